@@ -1,0 +1,52 @@
+// Why a packet was not forwarded. Each reason is a counter of the same name, everywhere.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace flowkeep {
+
+enum class DropReason : uint8_t {
+  kNone = 0,
+  // The switch, before steering.
+  kTruncatedEthernet,
+  kTruncatedIpv4,        // header or total length beyond the frame
+  kBadIpv4Header,        // version, header length, total length shorter than the header
+  kBadIpv4Checksum,
+  kTruncatedL4,          // TCP, UDP or ICMP header beyond the packet
+  kBadTcpHeader,         // data offset below 5 words or beyond the packet
+  kBadUdpLength,
+  kUnsupportedEtherType,
+  kUnsupportedIpv6,
+  kUnsupportedFragment,
+  kUnsupportedProtocol,  // no TCP, UDP or ICMP
+  kUnsupportedIcmp,      // neither echo nor an error about a flow
+  kBadSource,            // source address 0.0.0.0/8, 127/8, multicast, broadcast
+  kNotForUs,             // another host's MAC address, multicast, or a local address without a service
+  kTtlExceeded,
+  kNoChain,              // port without a chain
+  kNoPortLease,          // from the outside, to a translated port that no bucket holds
+  kInboxFull,
+  kHoldQueueFull,
+  // The switch, after the worker.
+  kNoRoute,
+  kNeighbourUnresolved,
+  kPortTxFull,
+  kFrameTooBig,
+  // The chain runtime.
+  kNoFlow,               // an ICMP error, or a packet from the outside, that belongs to no flow
+  kPoolFull,
+  // Functions.
+  kFirewallDenied,
+  kNatNoMapping,
+  kNatPortsExhausted,
+  kNatUnsupportedProtocol,
+  kCount
+};
+inline constexpr size_t kDropReasons = static_cast<size_t>(DropReason::kCount);
+
+// "truncated_ethernet", "firewall_denied", ...
+std::string_view drop_reason_name(DropReason reason);
+
+}  // namespace flowkeep

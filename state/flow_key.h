@@ -1,0 +1,85 @@
+// FlowKey: the five-tuple of a packet as seen on the wire at the port where it entered, and its
+// keyed hash. Addresses and ports are kept in network byte order, as big-endian integer types of
+// their own that convert explicitly.
+#pragma once
+
+#include <bit>
+#include <compare>
+#include <cstdint>
+#include <cstring>
+
+namespace flowkeep {
+
+static_assert(std::endian::native == std::endian::little, "the pool format and these types assume x86-64");
+
+struct Be16 {
+  uint16_t raw = 0;  // network byte order
+  static constexpr Be16 from_host(uint16_t host) { return Be16{__builtin_bswap16(host)}; }
+  constexpr uint16_t host() const { return __builtin_bswap16(raw); }
+  friend constexpr bool operator==(Be16, Be16) = default;
+};
+
+struct Be32 {
+  uint32_t raw = 0;  // network byte order
+  static constexpr Be32 from_host(uint32_t host) { return Be32{__builtin_bswap32(host)}; }
+  constexpr uint32_t host() const { return __builtin_bswap32(raw); }
+  friend constexpr bool operator==(Be32, Be32) = default;
+};
+
+// The port of a chain that a packet entered by.
+enum class Side : uint8_t { kInside = 0, kOutside = 1 };
+constexpr Side opposite(Side side) { return side == Side::kInside ? Side::kOutside : Side::kInside; }
+
+// 16 bytes, no padding, compared and hashed as two 64-bit words.
+// TCP, UDP: ports. ICMP echo: the identifier is in src_port and dst_port is 0 for packets from the
+// inside; from the outside the identifier is in dst_port and src_port is 0 (so that the reversed key
+// of a request equals the key of its reply). Other protocols: both ports 0.
+struct FlowKey {
+  Be32 src;
+  Be32 dst;
+  Be16 src_port;
+  Be16 dst_port;
+  uint8_t protocol = 0;  // IANA protocol number
+  Side side = Side::kInside;
+  uint16_t zero = 0;
+
+  // The key of the answering packet, which enters by the other port.
+  constexpr FlowKey reversed() const {
+    return FlowKey{dst, src, dst_port, src_port, protocol, opposite(side), 0};
+  }
+  friend bool operator==(const FlowKey& a, const FlowKey& b) {
+    return std::memcmp(&a, &b, sizeof(FlowKey)) == 0;
+  }
+};
+static_assert(sizeof(FlowKey) == 16);
+
+// Secret of the keyed hash: drawn at random when a pool is formatted, kept in its superblock, so
+// that nobody outside can aim flows at one bucket or one index group.
+struct HashSecret {
+  uint64_t k0 = 0;
+  uint64_t k1 = 0;
+};
+
+// Two folded 64x64->128-bit multiplications (the construction of wyhash, Wang Yi, 2019).
+inline uint64_t fold_multiply(uint64_t a, uint64_t b) {
+  const unsigned __int128 product = static_cast<unsigned __int128>(a) * b;
+  return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
+}
+
+inline uint64_t hash_words(uint64_t low, uint64_t high, HashSecret secret) {
+  const uint64_t first = fold_multiply(low ^ secret.k0, high ^ secret.k1);
+  return fold_multiply(first ^ secret.k1, 0x9e3779b97f4a7c15ULL ^ secret.k0);
+}
+
+inline uint64_t hash_key(const FlowKey& key, HashSecret secret) {
+  uint64_t words[2];
+  std::memcpy(words, &key, sizeof(words));
+  return hash_words(words[0], words[1], secret);
+}
+
+// Hash of an inside endpoint, the scope that NAT chains are steered by.
+inline uint64_t hash_endpoint(Be32 address, Be16 port, uint8_t protocol, HashSecret secret) {
+  return hash_words(address.raw, static_cast<uint64_t>(port.raw) << 8 | protocol, secret);
+}
+
+}  // namespace flowkeep

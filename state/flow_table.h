@@ -1,0 +1,126 @@
+// FlowTable: one worker's view of one chain's flows. Reads go to the pool where the state lies;
+// writes go to the burst's write set and become durable, all or nothing, at commit.
+//
+// Index: for each bucket an extendible hash table of 4 KiB segments (64 groups of 8 entries of 8
+// bytes: 32 bits of hash, record id), directory in a page of its own; after CCEH (Nam et al.,
+// FAST'19). A look-up of an established flow touches one group line and the record. Each flow has
+// two entries, one for each key, and one record.
+//
+// Thread rule: one process, one thread; the caller owns every bucket that it names.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "state/flow_record.h"
+#include "state/pool.h"
+
+namespace flowkeep {
+
+// Index of a FlowRecord within the pool's pages; 0 is none. byte offset = id * sizeof(FlowRecord).
+using RecordId = uint32_t;
+
+// Absolute positions in a worker slot's rings after a burst (see dataplane/worker_slot.h). Opaque here.
+struct BurstPositions {
+  uint32_t inbox = 0;
+  uint32_t outbox = 0;
+  friend bool operator==(const BurstPositions&, const BurstPositions&) = default;
+};
+
+enum class OpenStatus : uint8_t { kOk, kPoolFull, kWriteSetFull, kKeyExists };
+
+class FlowTable {
+ public:
+  // `log`: the redo log (worker slot) that this worker commits to. Continues after the newest record.
+  // Allocates everything it will ever need.
+  FlowTable(Pool& pool, uint32_t chain_index, uint32_t log);
+  ~FlowTable();
+  FlowTable(const FlowTable&) = delete;
+  FlowTable& operator=(const FlowTable&) = delete;
+
+  // Changes the log, on adoption of a worker slot by a standby. No burst may be open.
+  void adopt_log(uint32_t log);
+
+  // ---- Look-up, in three steps so that a burst can overlap its cache misses.
+  void prefetch_index(uint32_t bucket, uint64_t hash) const;
+  // Prefetches the record that the index suggests; may be wrong, costs nothing if it is.
+  void prefetch_record(uint32_t bucket, uint64_t hash) const;
+  // Sees what this burst has staged. 0 if there is no such flow.
+  RecordId find(uint32_t bucket, const FlowKey& key, uint64_t hash) const;
+
+  // The record as this burst sees it (staged copy if there is one).
+  const FlowRecord& record(RecordId id) const;
+
+  // ---- Changes, all staged.
+  // Room for `n` more flow openings or changes before the write set might overflow? A burst ends early when not.
+  bool has_room(uint32_t n) const;
+  // A fresh record with both keys indexed. phase, revision, times, hard must be filled through stage().
+  struct Opened { OpenStatus status; RecordId id; };
+  Opened open(uint32_t bucket, const FlowKey& inside, const FlowKey& outside);
+  // A staged copy to change; the first call copies the record's lines into the write set.
+  FlowRecord& stage(RecordId id);
+  // Removes both index entries and puts the record on the free list.
+  void close(RecordId id);
+  // Soft: stores last_seen_s in place (and in the staged copy, if any). No log, no flush.
+  void touch(RecordId id, uint32_t now_s);
+
+  // ---- Port leases (shared by all workers of the chain; a compare-and-swap in the pool).
+  // Bucket that holds the block, or -1.
+  int32_t lease_owner(uint32_t address_index, uint32_t block) const;
+  // Claims a free block for the bucket; durable no later than the next commit.
+  bool lease_acquire(uint32_t address_index, uint32_t block, uint32_t bucket);
+
+  // ---- Commit.
+  bool dirty() const;          // something is staged
+  // Writes the redo record (write set, positions, sequence number, checksum) and one fence.
+  // On return the burst is durable. Returns the record's sequence number. Home records are not yet changed.
+  uint64_t commit(BurstPositions after);
+  // Copies the write set to the home lines and flushes them; the next commit's fence covers it.
+  void apply();
+  // Forgets what is staged (only before commit).
+  void abandon();
+
+  // ---- Expiry: looks at up to `records` records of the bucket, continuing where the last call for
+  // that bucket ended, and reports each live one to `visit(id, record)`; visit may close it.
+  template <typename Visit>
+  void sweep(uint32_t bucket, uint32_t records, Visit&& visit);
+
+  uint32_t flows(uint32_t bucket) const;   // live flows of the bucket, staged changes included
+  HashSecret hash_secret() const;
+
+ private:
+  RecordId sweep_next(uint32_t bucket, uint32_t& budget);  // next live record of the sweep or 0
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+template <typename Visit>
+void FlowTable::sweep(uint32_t bucket, uint32_t records, Visit&& visit) {
+  while (RecordId id = sweep_next(bucket, records)) visit(id, record(id));
+}
+
+// ---- Recovery of one log, by the supervisor, for a worker that is dead (it runs no more user code).
+class RedoLog {
+ public:
+  RedoLog(Pool& pool, uint32_t log);
+  struct Newest {
+    bool valid = false;      // a valid record newer than the log's durable retirement mark
+    uint64_t sequence = 0;
+    BurstPositions after;
+  };
+  Newest newest() const;
+  // Applies the newest valid record to the home lines, flushed and fenced. Idempotent.
+  void apply_newest();
+  // Frees pages that an uncommitted burst of this log had claimed. Returns how many.
+  uint32_t reclaim_pages();
+  // Durable: records up to `sequence` will never be applied again. Needed before buckets that they
+  // touched get another owner: flushes the home lines of that record, fence, mark, fence.
+  void retire(uint64_t sequence);
+
+ private:
+  Pool& pool_;
+  uint32_t log_;
+};
+
+}  // namespace flowkeep
