@@ -1,0 +1,305 @@
+#include "dataplane/node_config.h"
+
+#include <arpa/inet.h>
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+#include <fstream>
+#include <initializer_list>
+#include <set>
+#include <sstream>
+
+namespace flowkeep {
+namespace {
+
+// Reads fields of one YAML mapping; the first error sticks and the rest of the reads do nothing.
+class Reader {
+ public:
+  Reader(const YAML::Node& node, std::string path, std::optional<Error>& error)
+      : node_(node), path_(std::move(path)), error_(error) {}
+
+  void only(std::initializer_list<const char*> known) {
+    if (error_ || !node_.IsDefined() || node_.IsNull()) return;
+    if (!node_.IsMap()) return fail(path_, "must be a mapping");
+    for (const auto& entry : node_) {
+      const auto key = entry.first.as<std::string>();
+      if (std::find(known.begin(), known.end(), key) != known.end()) continue;
+      std::string accepted;
+      for (const char* name : known) accepted += (accepted.empty() ? "" : ", ") + std::string(name);
+      return fail(child(key), "unknown field; accepted: " + accepted);
+    }
+  }
+  bool has(const char* key) const { return node_.IsDefined() && node_.IsMap() && node_[key].IsDefined(); }
+  YAML::Node operator[](const char* key) const { return node_[key]; }
+  std::string child(const std::string& key) const { return path_.empty() ? key : path_ + "." + key; }
+
+  void text(const char* key, std::string& target, bool required = false) {
+    if (error_) return;
+    if (!has(key)) {
+      if (required) fail(child(key), "is missing");
+      return;
+    }
+    if (!node_[key].IsScalar()) return fail(child(key), "must be text");
+    target = node_[key].as<std::string>();
+  }
+  void number(const char* key, uint32_t& target, uint32_t low, uint32_t high) {
+    std::string written;
+    text(key, written);
+    if (error_ || written.empty()) return;
+    uint32_t value = 0;
+    const auto [end, failed] = std::from_chars(written.data(), written.data() + written.size(), value);
+    if (failed != std::errc() || end != written.data() + written.size() || value < low || value > high) {
+      return fail(child(key), "\"" + written + "\" is not accepted; a number from " + std::to_string(low) + " to " +
+                                  std::to_string(high) + " is");
+    }
+    target = value;
+  }
+  void flag(const char* key, bool& target) {
+    std::string written;
+    text(key, written);
+    if (error_ || written.empty()) return;
+    if (written != "true" && written != "false") {
+      return fail(child(key), "\"" + written + "\" is not accepted; true or false is");
+    }
+    target = written == "true";
+  }
+  // "64M", "2G", plain bytes.
+  void bytes(const char* key, uint64_t& target) {
+    std::string written;
+    text(key, written);
+    if (error_ || written.empty()) return;
+    uint64_t value = 0;
+    const auto [end, failed] = std::from_chars(written.data(), written.data() + written.size(), value);
+    const std::string unit(end, written.data() + written.size());
+    const uint64_t scale = unit.empty() ? 1 : unit == "K" ? 1ULL << 10 : unit == "M" ? 1ULL << 20 : unit == "G" ? 1ULL << 30 : 0;
+    if (failed != std::errc() || scale == 0 || value > (uint64_t{1} << 50) / scale) {
+      return fail(child(key), "\"" + written + "\" is no size; accepted: bytes, or a number with K, M or G");
+    }
+    target = value * scale;
+  }
+  void fail(const std::string& field, const std::string& message) {
+    if (!error_) error_ = invalid(field, message);
+  }
+  template <typename T>
+  bool take(Result<T> result, T& target) {
+    if (error_) return false;
+    if (!result) {
+      error_ = result.error();
+      return false;
+    }
+    target = *result;
+    return true;
+  }
+  std::optional<Error>& error() { return error_; }
+
+ private:
+  YAML::Node node_;
+  std::string path_;
+  std::optional<Error>& error_;
+};
+
+bool parse_mac(const std::string& text, uint8_t* mac) {
+  int used = 0;
+  return std::sscanf(text.c_str(), "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx%n", &mac[0], &mac[1], &mac[2], &mac[3],
+                     &mac[4], &mac[5], &used) == 6 &&
+         used == static_cast<int>(text.size());
+}
+
+void read_routes(Reader& port, PortConfig& config) {
+  for (size_t i = 0; port.has("routes") && i < port["routes"].size(); ++i) {
+    const std::string path = port.child("routes[" + std::to_string(i) + "]");
+    Reader route(port["routes"][i], path, port.error());
+    route.only({"prefix", "via"});
+    std::string prefix, via;
+    route.text("prefix", prefix, true);
+    route.text("via", via, true);
+    if (port.error()) return;
+    RouteConfig parsed;
+    if (!route.take(parse_prefix(prefix, path + ".prefix"), parsed.prefix)) return;
+    if (!route.take(parse_ipv4(via, path + ".via"), parsed.via)) return;
+    config.routes.push_back(parsed);
+  }
+}
+
+void read_neighbours(Reader& port, PortConfig& config) {
+  for (size_t i = 0; port.has("neighbours") && i < port["neighbours"].size(); ++i) {
+    const std::string path = port.child("neighbours[" + std::to_string(i) + "]");
+    Reader neighbour(port["neighbours"][i], path, port.error());
+    neighbour.only({"address", "mac"});
+    std::string address, mac;
+    neighbour.text("address", address, true);
+    neighbour.text("mac", mac, true);
+    if (port.error()) return;
+    NeighbourConfig parsed;
+    if (!neighbour.take(parse_ipv4(address, path + ".address"), parsed.address)) return;
+    if (!parse_mac(mac, parsed.mac)) {
+      return neighbour.fail(path + ".mac", "\"" + mac + "\" is no MAC address; accepted: 02:00:00:00:00:01");
+    }
+    config.neighbours.push_back(parsed);
+  }
+}
+
+PortConfig read_port(const YAML::Node& node, const std::string& path, std::optional<Error>& error) {
+  Reader port(node, path, error);
+  PortConfig config;
+  std::string role;
+  port.only({"name", "device", "role", "addresses", "routes", "neighbours", "promiscuous"});
+  port.text("name", config.name, true);
+  port.text("device", config.device, true);
+  port.text("role", role, true);
+  port.flag("promiscuous", config.promiscuous);
+  if (error) return config;
+  if (config.name.empty() || config.name.size() > 31) {
+    port.fail(path + ".name", "\"" + config.name + "\" is not accepted; 1 to 31 characters are");
+  }
+  if (role != "inside" && role != "outside") {
+    port.fail(path + ".role", "\"" + role + "\" is not accepted; inside or outside is");
+  }
+  config.role = role == "outside" ? Side::kOutside : Side::kInside;
+  for (size_t i = 0; !error && port.has("addresses") && i < port["addresses"].size(); ++i) {
+    const std::string field = path + ".addresses[" + std::to_string(i) + "]";
+    Ipv4Prefix address;
+    if (port.take(parse_prefix(port["addresses"][i].as<std::string>(""), field), address)) {
+      config.addresses.push_back(address);
+    }
+  }
+  read_routes(port, config);
+  read_neighbours(port, config);
+  return config;
+}
+
+void check_ports(const std::vector<PortConfig>& ports, std::optional<Error>& error) {
+  const auto fail = [&](size_t i, const char* field, const std::string& text) {
+    if (!error) error = invalid("ports[" + std::to_string(i) + "]." + field, text);
+  };
+  if (ports.empty()) error = invalid("ports", "a node needs at least one inside and one outside port");
+  if (ports.size() > kMaxPorts) {
+    error = invalid("ports", std::to_string(ports.size()) + " ports; at most " + std::to_string(kMaxPorts) + " are accepted");
+  }
+  for (size_t i = 0; i < ports.size(); ++i) {
+    for (size_t j = 0; j < i; ++j) {
+      const std::string other = "ports[" + std::to_string(j) + "]";
+      if (ports[i].name == ports[j].name) {
+        fail(i, "name", "\"" + ports[i].name + "\" is used twice (" + other + "); each port needs a name of its own");
+      }
+      if (ports[i].device == ports[j].device) {
+        fail(i, "device", "\"" + ports[i].device + "\" is used twice (" + other +
+                              "); a device has one port and one role, inside or outside");
+      }
+      for (const Ipv4Prefix& mine : ports[i].addresses) {
+        for (const Ipv4Prefix& theirs : ports[j].addresses) {
+          if (mine.address == theirs.address) {
+            fail(i, "addresses", format_ipv4(mine.address) + " is used twice (" + other + ")");
+          }
+        }
+      }
+    }
+  }
+}
+
+Hugepages read_hugepages(Reader& packets) {
+  std::string written = "auto";
+  packets.text("hugepages", written);
+  if (written == "always") return Hugepages::kAlways;
+  if (written == "never") return Hugepages::kNever;
+  if (written != "auto") {
+    packets.fail("packets.hugepages", "\"" + written + "\" is not accepted; auto, always or never is");
+  }
+  return Hugepages::kAuto;
+}
+
+NodeConfig read_node(const YAML::Node& root, std::optional<Error>& error) {
+  NodeConfig config;
+  Reader top(root, "", error);
+  top.only({"node", "controller", "agent", "state_dir", "pool", "packets", "workers", "switch", "ports"});
+  Reader node(root["node"], "node", error);
+  node.only({"name"});
+  node.text("name", config.name);
+  top.text("controller", config.controller);
+  top.text("state_dir", config.state_dir);
+  Reader agent(root["agent"], "agent", error);
+  agent.only({"listen"});
+  agent.text("listen", config.agent_listen);
+  Reader pool(root["pool"], "pool", error);
+  pool.only({"path", "size", "emulate_pmem"});
+  pool.text("path", config.pool_path, true);
+  pool.bytes("size", config.pool_bytes);
+  pool.flag("emulate_pmem", config.emulate_pmem);
+  Reader packets(root["packets"], "packets", error);
+  packets.only({"count", "hugepages"});
+  packets.number("count", config.packet_count, 4096, 64U << 20);
+  config.hugepages = read_hugepages(packets);
+  Reader workers(root["workers"], "workers", error);
+  workers.only({"slots", "standby", "hang_timeout_ms"});
+  workers.number("slots", config.worker_slots, 1, kMaxWorkerSlots);
+  workers.number("standby", config.standby, 0, 4);
+  workers.number("hang_timeout_ms", config.hang_timeout_ms, 10, 60000);
+  Reader the_switch(root["switch"], "switch", error);
+  the_switch.only({"eal_arguments"});
+  for (size_t i = 0; !error && the_switch.has("eal_arguments") && i < the_switch["eal_arguments"].size(); ++i) {
+    config.eal_arguments.push_back(the_switch["eal_arguments"][i].as<std::string>(""));
+  }
+  for (size_t i = 0; !error && top.has("ports") && i < top["ports"].size(); ++i) {
+    config.ports.push_back(read_port(top["ports"][i], "ports[" + std::to_string(i) + "]", error));
+  }
+  if (!error) check_ports(config.ports, error);
+  return config;
+}
+
+}  // namespace
+
+Result<NodeConfig> NodeConfig::load(const std::string& path) {
+  std::ifstream file(path);
+  if (!file) return invalid(path, "cannot be read; a node's YAML file is expected (see configs/nodes/)");
+  std::ostringstream text;
+  text << file.rdbuf();
+  return parse(text.str(), path);
+}
+
+Result<NodeConfig> NodeConfig::parse(const std::string& yaml, const std::string& origin) {
+  YAML::Node root;
+  try {
+    root = YAML::Load(yaml);
+    if (!root.IsMap()) return invalid(origin, "is no node configuration; a mapping with node, pool and ports is expected");
+    std::optional<Error> error;
+    NodeConfig config = read_node(root, error);
+    if (error) return Error{error->kind, origin + ": " + error->field, error->message};
+    return config;
+  } catch (const YAML::Exception& problem) {
+    return invalid(origin, "bad YAML: " + std::string(problem.what()));
+  }
+}
+
+Result<Be32> parse_ipv4(const std::string& text, const std::string& field) {
+  Be32 address;
+  if (inet_pton(AF_INET, text.c_str(), &address.raw) == 1) return address;
+  return invalid(field, "\"" + text + "\" is no IPv4 address; accepted: 192.0.2.1");
+}
+
+Result<Ipv4Prefix> parse_prefix(const std::string& text, const std::string& field) {
+  const size_t slash = text.find('/');
+  Ipv4Prefix prefix;
+  const std::string length = slash == std::string::npos ? "32" : text.substr(slash + 1);
+  const auto [end, failed] = std::from_chars(length.data(), length.data() + length.size(), prefix.length);
+  const bool bad_length = failed != std::errc() || end != length.data() + length.size() || prefix.length > 32;
+  if (bad_length || inet_pton(AF_INET, text.substr(0, slash).c_str(), &prefix.address.raw) != 1) {
+    return invalid(field, "\"" + text + "\" is no IPv4 prefix; accepted: 192.0.2.0/24");
+  }
+  return prefix;
+}
+
+std::string format_ipv4(Be32 address) {
+  char text[INET_ADDRSTRLEN];
+  inet_ntop(AF_INET, &address.raw, text, sizeof(text));
+  return text;
+}
+
+std::string format_mac(const uint8_t* mac) {
+  char text[18];
+  std::snprintf(text, sizeof(text), "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
+  return text;
+}
+
+}  // namespace flowkeep

@@ -1,0 +1,67 @@
+// NodeConfig: a node's YAML file (configs/nodes/), checked whole before anything starts.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "dataplane/arena.h"
+#include "state/flow_key.h"
+#include "state/result.h"
+
+namespace flowkeep {
+
+struct Ipv4Prefix {
+  Be32 address;          // as written: host bits are kept (an interface address)
+  uint32_t length = 32;  // 0 to 32
+  uint32_t mask_host() const { return length == 0 ? 0 : ~uint32_t{0} << (32 - length); }
+  bool contains(Be32 other) const { return ((address.host() ^ other.host()) & mask_host()) == 0; }
+};
+
+struct RouteConfig {
+  Ipv4Prefix prefix;
+  Be32 via;
+};
+
+struct NeighbourConfig {
+  Be32 address;
+  uint8_t mac[6] = {};
+};
+
+struct PortConfig {
+  std::string name;
+  std::string device;   // DPDK device arguments: "net_af_packet0,iface=eth1", "0000:03:00.0"
+  Side role = Side::kInside;
+  std::vector<Ipv4Prefix> addresses;
+  std::vector<RouteConfig> routes;
+  std::vector<NeighbourConfig> neighbours;   // static; others are resolved by ARP
+  bool promiscuous = false;                  // accept frames to any MAC address
+};
+
+struct NodeConfig {
+  std::string name = "node-1";
+  std::string controller;                    // host:port; empty: none
+  std::string agent_listen = "127.0.0.1:7471";
+  std::string state_dir = "/var/lib/flowkeep";
+  std::string pool_path;
+  uint64_t pool_bytes = 256ULL << 20;
+  bool emulate_pmem = false;
+  uint32_t packet_count = 32768;
+  Hugepages hugepages = Hugepages::kAuto;
+  uint32_t worker_slots = 8;
+  uint32_t standby = 1;                      // warm standby workers of each chain
+  uint32_t hang_timeout_ms = 100;            // CPU time without progress after which a worker counts as hung
+  std::vector<std::string> eal_arguments;    // appended to the switch's own
+  std::vector<PortConfig> ports;
+
+  // Errors name file, field, value and what would be accepted.
+  static Result<NodeConfig> load(const std::string& path);
+  static Result<NodeConfig> parse(const std::string& yaml, const std::string& origin);
+};
+
+Result<Be32> parse_ipv4(const std::string& text, const std::string& field);
+Result<Ipv4Prefix> parse_prefix(const std::string& text, const std::string& field);
+std::string format_ipv4(Be32 address);
+std::string format_mac(const uint8_t* mac);
+
+}  // namespace flowkeep

@@ -1,0 +1,362 @@
+#include "dataplane/supervisor/supervisor.h"
+
+#include <rte_cycles.h>
+#include <sched.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+
+#include "dataplane/agent.h"
+#include "dataplane/chain_revision.h"
+#include "dataplane/switch/switch.h"
+#include "dataplane/worker.h"
+
+namespace flowkeep {
+namespace {
+
+constexpr uint64_t kIdleTickMs = 250;
+constexpr uint32_t kSwitchStartMs = 30'000;
+
+std::string how_it_ended(const siginfo_t& info) {
+  if (info.si_code == CLD_EXITED) return "exit status " + std::to_string(info.si_status);
+  const char* name = sigabbrev_np(info.si_status);
+  return std::string("SIG") + (name == nullptr ? "?" : name);
+}
+
+// Woken at once even when both processors are busy polling. Not inherited by the processes it forks.
+void prefer_supervisor() {
+  sched_param parameters{};
+  parameters.sched_priority = 1;
+  if (sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &parameters) != 0) setpriority(PRIO_PROCESS, 0, -10);
+}
+
+std::string run_directory() { return "/var/run/dpdk/flowkeep-" + std::to_string(getpid()); }
+
+}  // namespace
+
+Result<std::unique_ptr<Supervisor>> Supervisor::start(const NodeConfig& config) {
+  Result<std::unique_ptr<Pool>> pool =
+      Pool::open({.path = config.pool_path, .bytes = config.pool_bytes, .emulate_pmem = config.emulate_pmem});
+  if (!pool) return pool.error();
+  const RecoveryReport recovery = (*pool)->recover_all();
+  std::printf("flowkeep-node %s: pool %s, %llu MiB on %s%s: survives %s; %s, %u bursts completed\n", config.name.c_str(),
+              config.pool_path.c_str(), static_cast<unsigned long long>((*pool)->bytes() >> 20),
+              std::string(medium_name((*pool)->medium())).c_str(), (*pool)->emulated() ? " (emulated)" : "",
+              std::string(medium_survives((*pool)->medium())).c_str(),
+              (*pool)->was_formatted() ? "new" : "attached with its flows", recovery.redo_records_applied);
+  Result<Arena> arena = Arena::create(config.packet_count, packet_footprint_bytes(), config.hugepages);
+  if (!arena) return arena.error();
+  std::printf("flowkeep-node %s: %u packets, %llu MiB in %s\n", config.name.c_str(), config.packet_count,
+              static_cast<unsigned long long>(arena->header().bytes >> 20), arena->huge() ? "huge pages" : "4 KiB pages");
+  std::fflush(stdout);
+
+  std::unique_ptr<Supervisor> supervisor(new Supervisor(config, *arena, std::move(*pool)));
+  Result<ZygoteRoot> root = ZygoteRoot::start(supervisor->arena_, *supervisor->pool_);
+  if (!root) return root.error();
+  supervisor->root_ = *root;
+  supervisor->watch_child({Role::kRoot, root->pid()});
+  if (Result<void> up = supervisor->start_switch(); !up) {
+    supervisor->stop_all();
+    return up.error();
+  }
+  if (Result<void> up = supervisor->start_agent(); !up) {
+    supervisor->stop_all();
+    return up.error();
+  }
+  supervisor->event("node_started", "", config.name);
+  supervisor->restore_chains();
+  std::printf("flowkeep-node %s: ready, %zu ports, agent at %s\n", config.name.c_str(), config.ports.size(),
+              config.agent_listen.c_str());
+  std::fflush(stdout);
+  return supervisor;
+}
+
+Supervisor::Supervisor(const NodeConfig& config, Arena arena, std::unique_ptr<Pool> pool)
+    : config_(config), arena_(arena), header_(arena_.header()), pool_(std::move(pool)), workers_(kMaxProcesses) {
+  header_.supervisor_pid.store(static_cast<uint32_t>(getpid()));
+  prefer_supervisor();
+  const rlimit no_core{0, 0};
+  setrlimit(RLIMIT_CORE, &no_core);
+  epoll_fd_ = epoll_create1(EPOLL_CLOEXEC);
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&signals, number);
+  sigprocmask(SIG_BLOCK, &signals, nullptr);
+  signal_fd_ = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+  timer_fd_ = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+  wake_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  watch(signal_fd_, Watch::kSignal, 0);
+  watch(timer_fd_, Watch::kTimer, 0);
+  set_tick(kIdleTickMs);
+}
+
+Supervisor::~Supervisor() {
+  for (const int fd : {epoll_fd_, signal_fd_, timer_fd_, wake_fd_, agent_socket_}) {
+    if (fd >= 0) close(fd);
+  }
+}
+
+void Supervisor::watch(int fd, Watch what, uint32_t number) {
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.u64 = static_cast<uint64_t>(what) << 32 | number;
+  epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, fd, &event);
+}
+
+void Supervisor::watch_child(Child child) {
+  child.pidfd = static_cast<int>(syscall(SYS_pidfd_open, child.pid, 0));
+  auto place = std::find_if(children_.begin(), children_.end(), [](const Child& c) { return c.pid == 0; });
+  if (place == children_.end()) place = children_.insert(children_.end(), Child{});
+  *place = child;
+  watch(child.pidfd, Watch::kChild, static_cast<uint32_t>(place - children_.begin()));
+}
+
+Result<void> Supervisor::start_switch() {
+  header_.switch_block.ready.store(0);
+  header_.switch_block.error[0] = '\0';
+  header_.mailbox.answered.store(header_.mailbox.posted.load());
+  const pid_t pid = fork();
+  if (pid < 0) return internal_error("switch", std::string("fork: ") + std::strerror(errno));
+  if (pid == 0) {
+    become("flowkeep-switch", static_cast<pid_t>(header_.supervisor_pid.load()));
+    const int status = switch_main(config_, arena_, *pool_, wake_fd_);
+    std::fflush(nullptr);
+    _exit(status);
+  }
+  header_.switch_pid.store(static_cast<uint32_t>(pid));
+  for (uint32_t waited_ms = 0; header_.switch_block.ready.load() == 0 && waited_ms < kSwitchStartMs; ++waited_ms) {
+    siginfo_t info{};
+    if (waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == pid) break;
+    usleep(1000);
+  }
+  watch_child({Role::kSwitch, pid});
+  if (header_.switch_block.ready.load() == 1) return {};
+  const std::string error = header_.switch_block.error;
+  return unavailable("switch", error.empty() ? "did not start" : error);
+}
+
+Result<void> Supervisor::start_agent() {
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
+    return internal_error("agent", std::string("socketpair: ") + std::strerror(errno));
+  }
+  const pid_t pid = fork();
+  if (pid < 0) return internal_error("agent", std::string("fork: ") + std::strerror(errno));
+  if (pid == 0) {
+    close(ends[0]);
+    become("flowkeep-agent", static_cast<pid_t>(header_.supervisor_pid.load()));
+    agent_main(config_, arena_, *pool_, ends[1]);
+  }
+  close(ends[1]);
+  agent_socket_ = ends[0];
+  agent_input_.clear();
+  header_.agent_pid.store(static_cast<uint32_t>(pid));
+  watch_child({Role::kAgent, pid});
+  watch(agent_socket_, Watch::kAgent, 0);
+  return {};
+}
+
+int Supervisor::run() {
+  while (!stopping_) {
+    epoll_event events[16];
+    const int ready = epoll_wait(epoll_fd_, events, 16, -1);
+    // Deaths first: a failover waits for nothing else.
+    for (int i = 0; i < ready; ++i) {
+      if (static_cast<Watch>(events[i].data.u64 >> 32) == Watch::kChild) {
+        on_child_exit(static_cast<uint32_t>(events[i].data.u64));
+      }
+    }
+    for (int i = 0; i < ready; ++i) {
+      const auto number = static_cast<uint32_t>(events[i].data.u64);
+      switch (static_cast<Watch>(events[i].data.u64 >> 32)) {
+        case Watch::kSignal:
+          stopping_ = true;
+          break;
+        case Watch::kTimer:
+          on_timer();
+          break;
+        case Watch::kAgent:
+          on_agent_request();
+          break;
+        case Watch::kZygote:
+          on_zygote_message(static_cast<int>(number));
+          break;
+        case Watch::kChild:
+          break;
+      }
+    }
+    pump_mailbox();
+  }
+  return stop(failed_);
+}
+
+void Supervisor::on_child_exit(size_t index) {
+  const Child child = children_[index];
+  if (child.pid == 0) return;
+  siginfo_t info{};
+  if (waitid(P_PID, static_cast<id_t>(child.pid), &info, WEXITED | WNOHANG) != 0 || info.si_pid != child.pid) return;
+  epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, child.pidfd, nullptr);
+  close(child.pidfd);
+  children_[index] = Child{};
+  const std::string how = how_it_ended(info);
+  if (stopping_) return;
+  switch (child.role) {
+    case Role::kWorker:
+      on_worker_death(child, how);
+      break;
+    case Role::kSwitch:
+      on_switch_death(how);
+      break;
+    case Role::kAgent:
+      epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, agent_socket_, nullptr);
+      close(agent_socket_);
+      agent_socket_ = -1;
+      event("agent_restarted", "", "the agent ended with " + how);
+      if (info.si_code == CLD_EXITED && info.si_status == kAgentCannotListen) {
+        failed_ = stopping_ = true;
+      } else if (Result<void> again = start_agent(); !again) {
+        event("agent_lost", "", again.error().text());
+      }
+      break;
+    case Role::kRoot:
+      event("zygote_root_restarted", "", "the zygote root ended with " + how);
+      if (Result<ZygoteRoot> root = ZygoteRoot::start(arena_, *pool_); root) {
+        root_ = *root;
+        watch_child({Role::kRoot, root->pid()});
+      }
+      break;
+    case Role::kZygote:
+      break;  // its socket says so too: on_zygote_message
+  }
+}
+
+// Packets in flight are lost, state is not: every slot's last committed burst is completed, the arena is
+// emptied, and switch and workers start again on it.
+void Supervisor::on_switch_death(const std::string& how) {
+  event("switch_restarted", "", "the switch ended with " + how);
+  header_.switch_restarts.fetch_add(1);
+  for (auto& [index, chain] : chains_) {
+    for (const uint8_t slot : chain.slots) {
+      const int process = header_.slots[slot].process.load();
+      if (process >= 0) end_worker(static_cast<uint32_t>(process));
+      recover_slot(arena_, *pool_, slot);
+      arena_.reset_slot(slot);
+    }
+  }
+  switch_queue_.clear();
+  if (Result<void> again = start_switch(); !again) {
+    event("switch_lost", "", again.error().text());
+    std::fprintf(stderr, "flowkeep-node: %s\n", again.error().text().c_str());
+    failed_ = stopping_ = true;
+    return;
+  }
+  for (auto& [index, chain] : chains_) {
+    if (header_.chains[index].active.load() == 0) continue;
+    for (uint32_t bucket = 0; bucket < header_.chains[index].buckets; ++bucket) header_.chains[index].steering[bucket].held.store(0);
+    tell_switch({.command = SwitchCommand::kActivate, .chain = index, .slot = 0, .owner = {}});
+    fill_slots(chain);
+  }
+}
+
+void Supervisor::on_timer() {
+  uint64_t expirations = 0;
+  if (read(timer_fd_, &expirations, sizeof(expirations)) < 0) return;
+  look_for_hangs();
+  if (drill_) continue_drill();
+  for (auto& [index, chain] : chains_) {
+    if (chain.handing_over) continue_handover(chain);
+    if (chain.removing) continue_removal(chain);
+  }
+  std::erase_if(chains_, [](const auto& entry) { return entry.second.removing && entry.second.slots.empty() && entry.second.name.empty(); });
+  const bool urgent = drill_.has_value() || !mailbox_idle() ||
+                      std::any_of(chains_.begin(), chains_.end(), [](const auto& entry) {
+                        return entry.second.handing_over || entry.second.removing;
+                      });
+  bool busy = false;
+  for (const auto& [index, chain] : chains_) {
+    for (const uint8_t slot : chain.slots) busy |= !rte_ring_empty(arena_.inbox(slot));
+  }
+  set_tick(urgent ? 1 : busy ? 10 : kIdleTickMs);
+}
+
+void Supervisor::set_tick(uint64_t milliseconds) {
+  if (tick_ms_ == milliseconds) return;
+  tick_ms_ = milliseconds;
+  itimerspec timer{};
+  timer.it_interval.tv_sec = static_cast<time_t>(milliseconds / 1000);
+  timer.it_interval.tv_nsec = static_cast<long>(milliseconds % 1000) * 1'000'000L;
+  timer.it_value = timer.it_interval;
+  timerfd_settime(timer_fd_, 0, &timer, nullptr);
+}
+
+bool Supervisor::mailbox_idle() const {
+  return switch_queue_.empty() && header_.mailbox.answered.load() == header_.mailbox.posted.load();
+}
+
+void Supervisor::tell_switch(SwitchRequest request) {
+  switch_queue_.push_back(std::move(request));
+  pump_mailbox();
+}
+
+void Supervisor::pump_mailbox() {
+  SwitchMailbox& mailbox = header_.mailbox;
+  if (switch_queue_.empty() || mailbox.answered.load() != mailbox.posted.load()) return;
+  const SwitchRequest request = std::move(switch_queue_.front());
+  switch_queue_.pop_front();
+  mailbox.command = request.command;
+  mailbox.chain = request.chain;
+  mailbox.slot = request.slot;
+  std::copy(request.owner.begin(), request.owner.end(), mailbox.owner);
+  mailbox.posted.store(mailbox.posted.load() + 1, std::memory_order_release);
+  const uint64_t one = 1;
+  if (write(wake_fd_, &one, sizeof(one)) < 0) return;
+  set_tick(1);
+}
+
+int Supervisor::stop(bool failed) {
+  switch_queue_.clear();
+  tell_switch({.command = SwitchCommand::kStop, .chain = 0, .slot = 0, .owner = {}});
+  const pid_t pid = static_cast<pid_t>(header_.switch_pid.load());
+  for (int waited_ms = 0; waited_ms < 2000; ++waited_ms) {
+    siginfo_t info{};
+    if (waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == pid) break;
+    usleep(1000);
+  }
+  stop_all();
+  std::printf("flowkeep-node %s: stopped\n", config_.name.c_str());
+  return failed ? 1 : 0;
+}
+
+void Supervisor::stop_all() {
+  stopping_ = true;
+  for (const Child& child : children_) {
+    if (child.pid != 0) kill(child.pid, SIGKILL);
+  }
+  while (wait(nullptr) > 0 || errno == EINTR) {
+  }
+  pool_->recover_all();
+  std::error_code ignored;
+  std::filesystem::remove_all(run_directory(), ignored);
+}
+
+void Supervisor::event(const char* kind, const std::string& chain, const std::string& message) {
+  record_event(arena_, kind, chain, message);
+  std::printf("flowkeep-node: %s%s%s: %s\n", kind, chain.empty() ? "" : " ", chain.c_str(), message.c_str());
+  std::fflush(stdout);
+}
+
+}  // namespace flowkeep

@@ -1,0 +1,191 @@
+// Supervisor: the first process of a node, parent of all others. Makes the arena, maps the pool, starts
+// switch, zygotes, workers and agent, watches them by pidfd, and replaces what dies or hangs.
+//
+// Not a DPDK process and single-threaded: it forks for its whole life. It never waits for another process
+// while workers serve; every answer arrives through its event loop.
+//
+// Failover: worker dead (its pidfd says so, or it was killed here for hanging and a membarrier proved that
+// it runs no more user code) -> recover_slot -> the slot is given to a warm standby -> a new standby is forked.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "dataplane/arena.h"
+#include "dataplane/node_config.h"
+#include "dataplane/supervisor.pb.h"
+#include "dataplane/zygote.h"
+#include "state/pool.h"
+
+namespace flowkeep {
+
+class Supervisor {
+ public:
+  static Result<std::unique_ptr<Supervisor>> start(const NodeConfig& config);
+  ~Supervisor();
+  // Until SIGTERM or SIGINT; ends every child and returns the node's exit status.
+  int run();
+
+ private:
+  enum class Watch : uint32_t { kSignal, kTimer, kAgent, kChild, kZygote };
+  enum class Role { kSwitch, kAgent, kRoot, kZygote, kWorker };
+
+  struct Child {
+    Role role{};
+    pid_t pid = 0;
+    int pidfd = -1;
+    uint32_t process = 0;    // kWorker: index in the arena
+    uint32_t chain = 0;      // kZygote, kWorker
+  };
+
+  struct Zygote {
+    pid_t pid = 0;
+    int socket = -1;
+    uint32_t revision = 0;
+    bool built = false;
+  };
+
+  // A worker process as its zygote and the arena know it.
+  struct WorkerInfo {
+    bool used = false;
+    uint32_t chain = 0;
+    uint32_t revision = 0;
+    uint64_t last_bursts = 0;        // for hang detection
+    int64_t last_cpu_ns = 0;
+    uint64_t unchanged_since_tsc = 0;
+  };
+
+  struct ChainState {
+    std::string name;
+    uint32_t index = 0;
+    node::v1::ChainRevision revision;             // running
+    Zygote zygote;                                // of the running revision
+    std::optional<node::v1::ChainRevision> next;  // being built or handed over
+    Zygote next_zygote;
+    bool handing_over = false;
+    bool moving = false;                          // buckets are on their way
+    bool removing = false;
+    std::vector<uint8_t> slots;
+    std::vector<uint8_t> leaving_slots;           // to be vacated after a move
+    std::optional<uint64_t> request;              // of the agent, answered when done
+    double build_ms = 0;
+    uint64_t handover_tsc = 0;
+  };
+
+  struct Drill {
+    uint64_t request = 0;
+    node::v1::DrillReport report;
+    uint32_t chain = 0;
+    bool hang = false;
+    uint32_t remaining = 0;
+    uint64_t interval_tsc = 0;
+    uint64_t next_tsc = 0;
+    uint64_t injected_tsc = 0;     // 0: nothing under way
+    uint64_t detected_tsc = 0;
+    uint64_t taken_over_tsc = 0;
+    uint32_t slot = 0;
+    uint32_t next_slot = 0;
+    node::v1::DrillInjection injection;
+  };
+
+  Supervisor(const NodeConfig& config, Arena arena, std::unique_ptr<Pool> pool);
+
+  // Children (supervisor.cc).
+  Result<void> start_switch();
+  Result<void> start_agent();
+  void watch_child(Child child);
+  void watch(int fd, Watch what, uint32_t number);
+  void on_child_exit(size_t index);
+  void on_switch_death(const std::string& how);
+  void on_timer();
+  void set_tick(uint64_t milliseconds);
+  void stop_all();
+  int stop(bool failed);
+
+  // Workers (workers.cc).
+  int fork_worker(ChainState& chain, const Zygote& zygote);
+  void on_zygote_message(int socket);
+  void on_zygote_death(ChainState& chain, Zygote& zygote);
+  void forget_unborn(const ChainState& chain, uint32_t revision);
+  void on_worker_death(const Child& child, const std::string& how);
+  void fill_slots(ChainState& chain);
+  void replenish(ChainState& chain);
+  int find_standby(const ChainState& chain, uint32_t revision) const;
+  void assign(uint32_t process, uint8_t slot);
+  void look_for_hangs();
+  bool is_hung(uint32_t process, WorkerInfo& info, std::string& why);
+  void end_worker(uint32_t process);   // SIGKILL and proof that it runs no more user code
+  void retire_revision(ChainState& chain, Zygote& zygote);
+
+  // Chains (chains.cc).
+  void on_agent_request();
+  void handle(const node::internal::Request& request);
+  void apply(uint64_t request, const node::v1::ChainRevision& revision);
+  Result<void> begin_build(ChainState& chain, const node::v1::ChainRevision& revision);
+  Result<void> prepare_new_chain(ChainState& chain, const node::v1::ChainRevision& revision);
+  void on_built(ChainState& chain, const ZygoteMessage& message);
+  void on_refused(ChainState& chain, const ZygoteMessage& message);
+  Result<void> check_externals(const ChainState& chain, const ZygoteMessage& message) const;
+  void begin_handover(ChainState& chain);
+  void continue_handover(ChainState& chain);
+  void finish_handover(ChainState& chain);
+  Result<void> take_slots(ChainState& chain, uint32_t count);
+  void spread_buckets(ChainState& chain, size_t slot_count, uint8_t* owner) const;
+  void remove(uint64_t request, const std::string& name);
+  void continue_removal(ChainState& chain);
+  void restore_chains();
+  ChainState* find_chain(const std::string& name);
+
+  // Commands to the switch: posted one after the other.
+  struct SwitchRequest {
+    SwitchCommand command{};
+    uint32_t chain = 0;
+    uint32_t slot = 0;
+    std::vector<uint8_t> owner;
+  };
+  void tell_switch(SwitchRequest request);
+  void pump_mailbox();
+  bool mailbox_idle() const;
+
+  // Drills (drills.cc).
+  void begin_drill(uint64_t request, const node::v1::RunDrillRequest& wanted);
+  void continue_drill();
+  void inject();
+  void note_takeover(uint8_t slot, const struct SlotRecovery& recovery, uint64_t detected_tsc);
+  void finish_injection(double first_packet_us);
+  void finish_drill();
+  uint64_t lost_packets(const ChainState& chain) const;
+
+  void reply(node::internal::Reply reply);
+  void reply_error(uint64_t request, const Error& error);
+  void event(const char* kind, const std::string& chain, const std::string& message);
+
+  const NodeConfig& config_;
+  Arena arena_;
+  ArenaHeader& header_;
+  std::unique_ptr<Pool> pool_;
+  std::optional<ZygoteRoot> root_;
+  int epoll_fd_ = -1;
+  int signal_fd_ = -1;
+  int timer_fd_ = -1;
+  int wake_fd_ = -1;
+  int agent_socket_ = -1;
+  uint64_t tick_ms_ = 0;
+  std::string agent_input_;
+  std::vector<Child> children_;
+  std::vector<WorkerInfo> workers_;
+  std::map<uint32_t, ChainState> chains_;    // by index in the arena
+  std::deque<SwitchRequest> switch_queue_;
+  std::optional<Drill> drill_;
+  bool stopping_ = false;
+  bool failed_ = false;
+};
+
+}  // namespace flowkeep

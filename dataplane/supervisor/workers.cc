@@ -1,0 +1,295 @@
+// Worker processes: forking, assigning, replacing, and telling a hung one from a slow one.
+#include <fcntl.h>
+#include <linux/membarrier.h>
+#include <rte_cycles.h>
+#include <sys/epoll.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+
+#include "dataplane/supervisor/supervisor.h"
+#include "dataplane/worker.h"
+
+namespace flowkeep {
+namespace {
+
+int64_t cpu_time_ns(pid_t pid) {
+  clockid_t clock{};
+  timespec used{};
+  if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &used) != 0) return -1;
+  return used.tv_sec * 1'000'000'000LL + used.tv_nsec;
+}
+
+// The process's state letter in /proc: 'T' is stopped.
+char process_state(pid_t pid) {
+  const std::string path = "/proc/" + std::to_string(pid) + "/stat";
+  char text[256] = {};
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return '?';
+  const ssize_t got = read(fd, text, sizeof(text) - 1);
+  close(fd);
+  const char* end = got > 0 ? std::strrchr(text, ')') : nullptr;
+  return end != nullptr && end[1] == ' ' ? end[2] : '?';
+}
+
+}  // namespace
+
+// Asks the zygote for a worker; its pid arrives as kWorkerPid. -1: no room or the zygote is gone.
+int Supervisor::fork_worker(ChainState& chain, const Zygote& zygote) {
+  const auto free_entry = std::find_if(workers_.begin(), workers_.end(), [](const WorkerInfo& w) { return !w.used; });
+  if (free_entry == workers_.end() || !zygote.built) return -1;
+  const auto index = static_cast<uint32_t>(free_entry - workers_.begin());
+  *free_entry = WorkerInfo{.used = true, .chain = chain.index, .revision = zygote.revision};
+  WorkerProcess& process = header_.processes[index];
+  process.state.store(ProcessState::kStarting);
+  process.pid.store(0);
+  process.slot.store(-1);
+  process.chain.store(chain.index);
+  process.revision.store(zygote.revision);
+  process.leave.store(0);
+  process.drill_hang.store(0);
+  process.assigned.sleeping.store(0);
+  ZygoteMessage request;
+  request.kind = ZygoteMessage::kForkWorker;
+  request.chain = chain.index;
+  request.process = index;
+  if (send_message(zygote.socket, request)) return static_cast<int>(index);
+  process.state.store(ProcessState::kFree);
+  free_entry->used = false;
+  return -1;
+}
+
+// Workers that were asked of a zygote which died before it forked them.
+void Supervisor::forget_unborn(const ChainState& chain, uint32_t revision) {
+  for (uint32_t i = 0; i < kMaxProcesses; ++i) {
+    WorkerProcess& process = header_.processes[i];
+    const bool unborn = workers_[i].used && workers_[i].chain == chain.index && workers_[i].revision == revision &&
+                        process.pid.load() == 0;
+    if (!unborn) continue;
+    const int slot = process.slot.load();
+    if (slot >= 0) header_.slots[slot].process.store(-1);
+    process.state.store(ProcessState::kFree);
+    workers_[i].used = false;
+  }
+}
+
+void Supervisor::on_zygote_death(ChainState& chain, Zygote& zygote) {
+  const uint32_t revision = zygote.revision;
+  const bool built = zygote.built;
+  const bool was_next = &zygote == &chain.next_zygote;
+  epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, zygote.socket, nullptr);
+  close(zygote.socket);
+  zygote = Zygote{};
+  forget_unborn(chain, revision);
+  if (chain.removing) return;
+  if (!built) {
+    ZygoteMessage refusal;
+    std::snprintf(refusal.field, sizeof(refusal.field), "spec");
+    std::snprintf(refusal.text, sizeof(refusal.text), "the zygote died while it built revision %u", revision);
+    return on_refused(chain, refusal);
+  }
+  if (!was_next && chain.next) return;  // the next revision's zygote takes over
+  event("zygote_restarted", chain.name, "the zygote of revision " + std::to_string(revision) + " died");
+  const node::v1::ChainRevision again = was_next ? *chain.next : chain.revision;
+  if (Result<void> begun = begin_build(chain, again); !begun) event("zygote_lost", chain.name, begun.error().text());
+}
+
+void Supervisor::on_zygote_message(int socket) {
+  ChainState* chain = nullptr;
+  Zygote* zygote = nullptr;
+  for (auto& [index, candidate] : chains_) {
+    for (Zygote* one : {&candidate.zygote, &candidate.next_zygote}) {
+      if (one->socket != socket) continue;
+      chain = &candidate;
+      zygote = one;
+    }
+  }
+  if (zygote == nullptr) return;
+  ZygoteMessage message;
+  if (!receive_message(socket, message)) return on_zygote_death(*chain, *zygote);
+  switch (message.kind) {
+    case ZygoteMessage::kBuilt:
+      return on_built(*chain, message);
+    case ZygoteMessage::kRefused:
+      return on_refused(*chain, message);
+    case ZygoteMessage::kWorkerPid:
+      if (message.pid > 0) {
+        header_.processes[message.process].pid.store(message.pid);
+        watch_child({Role::kWorker, message.pid, -1, message.process, chain->index});
+      } else {
+        workers_[message.process].used = false;
+        header_.processes[message.process].state.store(ProcessState::kFree);
+      }
+      return fill_slots(*chain);
+    default:
+      return;
+  }
+}
+
+void Supervisor::on_worker_death(const Child& child, const std::string& how) {
+  const uint64_t detected_tsc = rte_rdtsc();
+  WorkerProcess& process = header_.processes[child.process];
+  const int slot = process.slot.load();
+  const bool left = process.state.load() == ProcessState::kLeft;
+  const auto found = chains_.find(child.chain);
+  // A worker that was ended here (hang, switch restart) has given its slot away before it is reaped.
+  const bool owns = slot >= 0 && header_.slots[slot].process.load() == static_cast<int32_t>(child.process);
+  SlotRecovery recovery;
+  if (owns) {
+    recovery = recover_slot(arena_, *pool_, static_cast<size_t>(slot));
+    header_.slots[slot].process.store(-1);
+    if (found != chains_.end()) fill_slots(found->second);
+    note_takeover(static_cast<uint8_t>(slot), recovery, detected_tsc);
+  }
+  process.state.store(ProcessState::kFree);
+  process.pid.store(0);
+  process.slot.store(-1);
+  workers_[child.process].used = false;
+  if (found == chains_.end()) return;
+  ChainState& chain = found->second;
+  if (!left && owns) {
+    header_.chains[chain.index].worker_deaths.fetch_add(1);
+    header_.chains[chain.index].failovers.fetch_add(1);
+    event("failover", chain.name,
+          "worker " + std::to_string(child.pid) + " in slot " + std::to_string(slot) + " ended with " + how + "; " +
+              (recovery.burst_undone ? "its burst was given back"
+                                     : recovery.burst_completed ? "its committed burst was completed" : "it held no burst"));
+  } else if (!left && !chain.removing && !chain.handing_over && workers_[child.process].revision == chain.revision.revision()) {
+    header_.chains[chain.index].worker_deaths.fetch_add(1);
+    event("worker_died", chain.name, "standby worker " + std::to_string(child.pid) + " ended with " + how);
+  }
+  if (chain.handing_over) continue_handover(chain);
+  if (chain.removing) continue_removal(chain);
+  replenish(chain);
+}
+
+// The standby that has been ready longest; one that is still starting if there is no other.
+int Supervisor::find_standby(const ChainState& chain, uint32_t revision) const {
+  int starting = -1;
+  for (uint32_t i = 0; i < kMaxProcesses; ++i) {
+    const WorkerProcess& process = header_.processes[i];
+    if (!workers_[i].used || workers_[i].chain != chain.index || workers_[i].revision != revision) continue;
+    if (process.slot.load() >= 0 || process.leave.load() != 0) continue;
+    if (process.state.load() == ProcessState::kStandby) return static_cast<int>(i);
+    if (process.state.load() == ProcessState::kStarting) starting = static_cast<int>(i);
+  }
+  return starting;
+}
+
+void Supervisor::assign(uint32_t process_index, uint8_t slot) {
+  WorkerProcess& process = header_.processes[process_index];
+  header_.slots[slot].first_burst_tsc.store(0);
+  header_.slots[slot].process.store(static_cast<int32_t>(process_index));
+  workers_[process_index].unchanged_since_tsc = rte_rdtsc();
+  process.slot.store(slot, std::memory_order_release);
+  ring(process.assigned);
+}
+
+// Gives every vacant slot to a standby of the revision that shall run in it.
+void Supervisor::fill_slots(ChainState& chain) {
+  if (chain.removing) return;
+  const uint32_t revision = chain.handing_over ? chain.next->revision() : chain.revision.revision();
+  for (const uint8_t slot : chain.slots) {
+    if (header_.slots[slot].process.load() >= 0) continue;
+    int standby = find_standby(chain, revision);
+    if (standby < 0) standby = fork_worker(chain, chain.handing_over ? chain.next_zygote : chain.zygote);
+    if (standby >= 0) assign(static_cast<uint32_t>(standby), slot);
+  }
+}
+
+void Supervisor::replenish(ChainState& chain) {
+  if (chain.removing) return;
+  const Zygote& zygote = chain.handing_over ? chain.next_zygote : chain.zygote;
+  uint32_t standbys = 0;
+  for (uint32_t i = 0; i < kMaxProcesses; ++i) {
+    const bool mine = workers_[i].used && workers_[i].chain == chain.index && workers_[i].revision == zygote.revision;
+    if (mine && header_.processes[i].slot.load() < 0 && header_.processes[i].leave.load() == 0) ++standbys;
+  }
+  for (; standbys < config_.standby; ++standbys) {
+    if (fork_worker(chain, zygote) < 0) break;
+  }
+}
+
+// A hung worker burns processor time, or is stopped, while packets wait and no burst ends. One that is
+// merely not scheduled burns none and is left alone.
+bool Supervisor::is_hung(uint32_t index, WorkerInfo& info, std::string& why) {
+  const WorkerProcess& process = header_.processes[index];
+  const int slot = process.slot.load();
+  const pid_t pid = process.pid.load();
+  if (slot < 0 || pid == 0 || process.state.load() == ProcessState::kFree) return false;
+  const uint64_t bursts = header_.slots[slot].bursts.load();
+  const uint64_t now_tsc = rte_rdtsc();
+  if (bursts != info.last_bursts || rte_ring_empty(arena_.inbox(static_cast<size_t>(slot)))) {
+    info.last_bursts = bursts;
+    info.last_cpu_ns = -1;
+    info.unchanged_since_tsc = now_tsc;
+    return false;
+  }
+  if (info.last_cpu_ns < 0) info.last_cpu_ns = cpu_time_ns(pid);
+  const int64_t limit_ns = static_cast<int64_t>(config_.hang_timeout_ms) * 1'000'000;
+  const int64_t used_ns = cpu_time_ns(pid) - info.last_cpu_ns;
+  if (used_ns > limit_ns) {
+    why = "used " + std::to_string(used_ns / 1'000'000) + " ms of processor time without ending a burst";
+    return true;
+  }
+  if (arena_.tsc_to_us(now_tsc - info.unchanged_since_tsc) < config_.hang_timeout_ms * 1000.0) return false;
+  if (process_state(pid) != 'T') return false;
+  why = "is stopped (SIGSTOP) while packets wait";
+  return true;
+}
+
+void Supervisor::look_for_hangs() {
+  for (uint32_t i = 0; i < kMaxProcesses; ++i) {
+    std::string why;
+    if (!workers_[i].used || !is_hung(i, workers_[i], why)) continue;
+    const uint64_t detected_tsc = rte_rdtsc();
+    const auto slot = static_cast<uint8_t>(header_.processes[i].slot.load());
+    ChainState& chain = chains_.at(workers_[i].chain);
+    const int pid = header_.processes[i].pid.load();
+    end_worker(i);
+    const SlotRecovery recovery = recover_slot(arena_, *pool_, slot);
+    header_.chains[chain.index].worker_deaths.fetch_add(1);
+    header_.chains[chain.index].failovers.fetch_add(1);
+    fill_slots(chain);
+    note_takeover(slot, recovery, detected_tsc);
+    event("worker_hung", chain.name, "worker " + std::to_string(pid) + " in slot " + std::to_string(slot) + " " + why + "; killed and replaced");
+    replenish(chain);
+  }
+}
+
+// A SIGKILL followed by an expedited membarrier: every processor has been through the kernel since the
+// signal was sent, so the victim will not execute another user instruction, though its exit may take long.
+void Supervisor::end_worker(uint32_t index) {
+  WorkerProcess& process = header_.processes[index];
+  const pid_t pid = process.pid.load();
+  if (pid > 0) kill(pid, SIGKILL);
+  syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0);
+  const int slot = process.slot.load();
+  if (slot >= 0 && header_.slots[slot].process.load() == static_cast<int32_t>(index)) header_.slots[slot].process.store(-1);
+  process.leave.store(1);          // never assigned again
+  if (pid == 0) process.slot.store(-1);  // not born yet: it will find that it is to leave
+}
+
+// Ends a revision's zygote and the workers that hold no slot.
+void Supervisor::retire_revision(ChainState& chain, Zygote& zygote) {
+  for (uint32_t i = 0; i < kMaxProcesses; ++i) {
+    if (!workers_[i].used || workers_[i].chain != chain.index || workers_[i].revision != zygote.revision) continue;
+    if (header_.processes[i].slot.load() >= 0) continue;
+    header_.processes[i].leave.store(1);
+    ring(header_.processes[i].assigned);
+  }
+  if (zygote.socket >= 0) {
+    epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, zygote.socket, nullptr);
+    close(zygote.socket);
+  }
+  if (zygote.pid > 0) kill(zygote.pid, SIGKILL);
+  zygote = Zygote{};
+}
+
+}  // namespace flowkeep

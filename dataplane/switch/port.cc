@@ -1,0 +1,167 @@
+#include "dataplane/switch/port.h"
+
+#include <dirent.h>
+#include <rte_dev.h>
+#include <rte_errno.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <set>
+
+namespace flowkeep {
+namespace {
+
+constexpr uint16_t kDescriptors = 1024;
+
+std::set<uint16_t> known_ports() {
+  std::set<uint16_t> ports;
+  uint16_t id = 0;
+  RTE_ETH_FOREACH_DEV(id) ports.insert(id);
+  return ports;
+}
+
+// Packet sockets that this process has open: those of the af_packet driver, which has no interrupt mode
+// but whose sockets can be polled.
+std::set<int> packet_sockets() {
+  std::set<int> sockets;
+  DIR* directory = opendir("/proc/self/fd");
+  if (directory == nullptr) return sockets;
+  while (const dirent* entry = readdir(directory)) {
+    const int fd = std::atoi(entry->d_name);
+    int domain = 0;
+    socklen_t length = sizeof(domain);
+    if (fd > 2 && getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 && domain == AF_PACKET) {
+      sockets.insert(fd);
+    }
+  }
+  closedir(directory);
+  return sockets;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<SwitchPort>> SwitchPort::open(const PortConfig& config, PortBlock& block, rte_mempool* packets) {
+  const std::set<uint16_t> ports_before = known_ports();
+  const std::set<int> sockets_before = packet_sockets();
+  std::unique_ptr<SwitchPort> port(new SwitchPort(config, block));
+  const std::string field = "ports[" + config.name + "].device";
+  const int probed = rte_dev_probe(config.device.c_str());
+  if (probed != 0) {
+    return unavailable(field, "\"" + config.device + "\" cannot be opened (" + std::strerror(-probed) +
+                                  "); accepted: DPDK device arguments of a device that exists, such as "
+                                  "net_af_packet0,iface=eth1 or 0000:03:00.0");
+  }
+  bool found = false;
+  for (const uint16_t id : known_ports()) {
+    if (!ports_before.contains(id)) {
+      port->id_ = id;
+      found = true;
+    }
+  }
+  if (!found) return unavailable(field, "\"" + config.device + "\" brought no Ethernet port");
+  const Result<void> started = port->start(packets);
+  if (!started) return started.error();
+  for (const int fd : packet_sockets()) {
+    if (!sockets_before.contains(fd)) port->wait_fds_.push_back(fd);
+  }
+  return port;
+}
+
+Result<void> SwitchPort::start(rte_mempool* packets) {
+  const auto fail = [this](const char* what, int code) {
+    return unavailable("ports[" + config_.name + "].device",
+                       "\"" + config_.device + "\": " + what + ": " + std::strerror(-code));
+  };
+  rte_eth_dev_info info{};
+  if (const int code = rte_eth_dev_info_get(id_, &info); code != 0) return fail("no device information", code);
+  rte_eth_conf settings{};
+  if (const int code = rte_eth_dev_configure(id_, 1, 1, &settings); code != 0) return fail("cannot be configured", code);
+  uint16_t rx = kDescriptors, tx = kDescriptors;
+  rte_eth_dev_adjust_nb_rx_tx_desc(id_, &rx, &tx);
+  const auto socket = static_cast<unsigned>(SOCKET_ID_ANY);
+  if (const int code = rte_eth_rx_queue_setup(id_, 0, rx, socket, nullptr, packets); code != 0) {
+    return fail("receive queue", code);
+  }
+  if (const int code = rte_eth_tx_queue_setup(id_, 0, tx, socket, nullptr); code != 0) return fail("send queue", code);
+  if (const int code = rte_eth_dev_start(id_); code != 0) return fail("cannot be started", code);
+  rte_eth_promiscuous_enable(id_);  // a virtual address of the outside may have any MAC filter in between
+  rte_eth_macaddr_get(id_, &mac_);
+  rte_eth_dev_get_mtu(id_, &mtu_);
+  std::memcpy(block_.mac, mac_.addr_bytes, sizeof(block_.mac));
+  std::strncpy(block_.name, config_.name.c_str(), sizeof(block_.name) - 1);
+  refresh_link();
+  return {};
+}
+
+void SwitchPort::close() {
+  rte_pktmbuf_free_bulk(queue_, queued_);
+  queued_ = 0;
+  rte_eth_dev_stop(id_);
+  rte_eth_dev_close(id_);
+}
+
+bool SwitchPort::queue(rte_mbuf* packet) {
+  if (queued_ == kTxQueuePackets) return false;
+  queue_[queued_++] = packet;
+  return true;
+}
+
+uint16_t SwitchPort::flush(uint64_t now_tsc, uint64_t tsc_hz, uint16_t& dropped) {
+  dropped = 0;
+  if (queued_ == 0) return 0;
+  uint64_t bytes = 0;
+  for (uint16_t i = 0; i < queued_; ++i) bytes += queue_[i]->pkt_len;
+  const uint16_t taken = rte_eth_tx_burst(id_, 0, queue_, queued_);
+  if (taken == queued_) {
+    queued_ = 0;
+    stuck_since_tsc_ = 0;
+  } else {
+    for (uint16_t i = taken; i < queued_; ++i) bytes -= queue_[i]->pkt_len;
+    queued_ = static_cast<uint16_t>(queued_ - taken);
+    std::memmove(queue_, queue_ + taken, queued_ * sizeof(queue_[0]));
+    if (taken > 0 || stuck_since_tsc_ == 0) stuck_since_tsc_ = now_tsc;
+    if (now_tsc - stuck_since_tsc_ > tsc_hz / 10) {
+      dropped = queued_;
+      rte_pktmbuf_free_bulk(queue_, queued_);
+      queued_ = 0;
+      stuck_since_tsc_ = 0;
+    }
+  }
+  bump(block_.tx_packets, taken);
+  bump(block_.tx_bytes, bytes);
+  return taken;
+}
+
+void SwitchPort::refresh_link() {
+  rte_eth_link link{};
+  rte_eth_link_get_nowait(id_, &link);
+  block_.link_up.store(link.link_status == RTE_ETH_LINK_UP ? 1 : 0);
+}
+
+bool SwitchPort::is_own_address(Be32 address) const {
+  return std::any_of(config_.addresses.begin(), config_.addresses.end(),
+                     [address](const Ipv4Prefix& own) { return own.address == address; });
+}
+
+Be32 SwitchPort::next_hop(Be32 destination) const {
+  for (const Ipv4Prefix& own : config_.addresses) {
+    if (own.contains(destination)) return destination;
+  }
+  const RouteConfig* best = nullptr;
+  for (const RouteConfig& route : config_.routes) {
+    if (!route.prefix.contains(destination)) continue;
+    if (best == nullptr || route.prefix.length > best->prefix.length) best = &route;
+  }
+  return best == nullptr ? Be32{} : best->via;
+}
+
+Be32 SwitchPort::source_for(Be32 neighbour) const {
+  for (const Ipv4Prefix& own : config_.addresses) {
+    if (own.contains(neighbour)) return own.address;
+  }
+  return config_.addresses.empty() ? Be32{} : config_.addresses.front().address;
+}
+
+}  // namespace flowkeep

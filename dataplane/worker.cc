@@ -1,0 +1,188 @@
+#include "dataplane/worker.h"
+
+#include <rte_cycles.h>
+#include <rte_mbuf.h>
+#include <rte_prefetch.h>
+#include <rte_ring_peek_zc.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace flowkeep {
+namespace {
+
+constexpr uint32_t kSleepMs = 1000;          // between looks for expired flows when no packet comes
+constexpr uint32_t kSweepRecords = 32;       // after a burst
+constexpr uint32_t kIdleSweepRecords = 4096;
+constexpr uint64_t kSweepEveryBursts = 16;
+constexpr double kSpinUs = 20;               // before sleeping; longer starves others on a small machine
+
+Packet packet_of(void* object) {
+  auto* mbuf = static_cast<rte_mbuf*>(object);
+  return {rte_pktmbuf_mtod(mbuf, uint8_t*), static_cast<PacketMeta*>(rte_mbuf_to_priv(mbuf)),
+          reinterpret_cast<uint64_t>(mbuf)};
+}
+
+// The i-th slot of a zero-copy ring reservation.
+void*& at(const rte_ring_zc_data& reserved, unsigned i) {
+  void* base = i < reserved.n1 ? reserved.ptr1 : reserved.ptr2;
+  return static_cast<void**>(base)[i < reserved.n1 ? i : i - reserved.n1];
+}
+
+}  // namespace
+
+Worker::Worker(const Arena& arena, Pool& pool, const Chain& chain, size_t process, uint32_t chain_index)
+    : arena_(arena),
+      process_(arena.header().processes[process]),
+      chain_(arena.header().chains[chain_index]),
+      table_(pool, chain_.pool_index, 0),
+      runtime_(chain, table_, process_.revision.load()) {}
+
+bool Worker::leave_asked() const { return process_.leave.load(std::memory_order_relaxed) != 0; }
+
+void Worker::run() {
+  process_.state.store(ProcessState::kStandby);
+  while (process_.slot.load(std::memory_order_acquire) < 0) {
+    if (leave_asked()) return;
+    sleep_on(process_.assigned, kSleepMs, [this] { return process_.slot.load() >= 0 || leave_asked(); });
+  }
+  if (leave_asked()) return;
+  adopt(static_cast<size_t>(process_.slot.load()));
+  const auto spin_cycles = static_cast<uint64_t>(kSpinUs * static_cast<double>(arena_.header().tsc_hz) / 1e6);
+  spin_until_tsc_ = rte_rdtsc() + spin_cycles;
+  while (!leave_asked()) {
+    if (burst() > 0) {
+      spin_until_tsc_ = rte_rdtsc() + spin_cycles;
+    } else if (rte_rdtsc() > spin_until_tsc_) {
+      idle();
+      spin_until_tsc_ = rte_rdtsc() + spin_cycles;
+    } else {
+      rte_pause();
+    }
+  }
+}
+
+void Worker::adopt(size_t slot) {
+  slot_number_ = slot;
+  slot_ = &arena_.header().slots[slot];
+  inbox_ = arena_.inbox(slot);
+  outbox_ = arena_.outbox(slot);
+  table_.adopt_log(static_cast<uint32_t>(slot));
+  process_.state.store(ProcessState::kServing, std::memory_order_release);
+}
+
+size_t Worker::burst() {
+  rte_ring_zc_data in;
+  const unsigned room = std::min<unsigned>(kBurst, rte_ring_free_count(outbox_));
+  const unsigned count = rte_ring_dequeue_zc_burst_start(inbox_, room, &in, nullptr);
+  if (count == 0) return 0;
+  if (process_.drill_hang.load(std::memory_order_relaxed) != 0) {
+    for (;;) rte_pause();
+  }
+
+  Packet packets[kBurst];
+  for (unsigned i = 0; i < count; ++i) {
+    packets[i] = packet_of(at(in, i));
+    rte_prefetch0(packets[i].meta);
+    rte_prefetch0(packets[i].frame);
+  }
+  const size_t done = runtime_.run({packets, count}, arena_.now_s(), slot_->undo);
+
+  rte_ring_zc_data out;
+  rte_ring_enqueue_zc_burst_start(outbox_, static_cast<unsigned>(done), &out, nullptr);
+  for (unsigned i = 0; i < done; ++i) at(out, i) = reinterpret_cast<void*>(packets[i].handle);
+
+  const auto processed = static_cast<uint32_t>(done);
+  const BurstPositions after{inbox_->cons.tail + processed, outbox_->prod.tail + processed};
+  commit(after);
+  publish_and_release(processed);
+  if (slot_->first_burst_tsc.load(std::memory_order_relaxed) == 0) slot_->first_burst_tsc.store(rte_rdtsc());
+
+  bump(slot_->bursts);
+  bump(slot_->packets, processed);
+  if (slot_->bursts.load(std::memory_order_relaxed) % kSweepEveryBursts == 0) sweep(kSweepRecords);
+  return done;
+}
+
+void Worker::commit(BurstPositions after) {
+  if (table_.dirty()) {
+    last_sequence_ = table_.commit(after);
+    bump(slot_->commits);
+  }
+  slot_->committed.store(pack(after), std::memory_order_release);
+}
+
+void Worker::publish_and_release(uint32_t packets) {
+  rte_ring_enqueue_zc_finish(outbox_, packets);
+  if (table_.dirty()) {
+    table_.apply();
+    slot_->done_sequence.store(last_sequence_, std::memory_order_release);
+  }
+  std::atomic_ref<uint32_t>(slot_->undo.count).store(0, std::memory_order_release);
+  rte_ring_dequeue_zc_finish(inbox_, packets);
+}
+
+// Closes expired flows of the buckets that this slot owns and that are not being handed over. The switch
+// holds a bucket first and then waits until `sweeping` is 0 before it gives the bucket to another slot.
+void Worker::sweep(uint32_t records) {
+  slot_->sweeping.exchange(1, std::memory_order_seq_cst);
+  for (uint32_t tried = 0; tried < chain_.buckets && records > 0; ++tried) {
+    sweep_bucket_ = (sweep_bucket_ + 1) & (chain_.buckets - 1);
+    const Steering& steering = chain_.steering[sweep_bucket_];
+    if (steering.slot.load() != slot_number_ || steering.held.load() != 0) continue;
+    records -= std::min(records, runtime_.sweep(sweep_bucket_, records, arena_.now_s()));
+    if (!table_.has_room(kBurst)) break;
+  }
+  if (table_.dirty()) {
+    commit(unpack(slot_->committed.load(std::memory_order_relaxed)));
+    table_.apply();
+    slot_->done_sequence.store(last_sequence_, std::memory_order_release);
+  }
+  slot_->sweeping.store(0, std::memory_order_release);
+}
+
+void Worker::idle() {
+  sleep_on(slot_->doorbell, kSleepMs, [this] { return rte_ring_count(inbox_) != 0 || leave_asked(); });
+  if (rte_ring_count(inbox_) == 0 && !leave_asked()) sweep(kIdleSweepRecords);
+}
+
+SlotRecovery recover_slot(const Arena& arena, Pool& pool, size_t slot_number) {
+  WorkerSlot& slot = arena.header().slots[slot_number];
+  rte_ring* inbox = arena.inbox(slot_number);
+  rte_ring* outbox = arena.outbox(slot_number);
+  SlotRecovery report;
+
+  RedoLog log(pool, static_cast<uint32_t>(slot_number));
+  const RedoLog::Newest newest = log.newest();
+  if (newest.valid && newest.sequence > slot.done_sequence.load()) {
+    log.apply_newest();
+    slot.committed.store(pack(newest.after));
+    slot.done_sequence.store(newest.sequence);
+    report.redo_applied = true;
+  }
+  log.reclaim_pages();
+
+  const BurstPositions released{inbox->cons.tail, outbox->prod.tail};
+  const BurstPositions committed = unpack(slot.committed.load());
+  if (committed.inbox != released.inbox) {
+    report.burst_completed = true;
+  } else if (slot.undo.count > 0) {
+    for (uint32_t i = 0; i < slot.undo.count; ++i) {
+      const UndoEntry& entry = slot.undo.entries[i];
+      auto* mbuf = reinterpret_cast<rte_mbuf*>(entry.packet);
+      std::memcpy(rte_pktmbuf_mtod(mbuf, void*), entry.bytes, entry.length);
+    }
+    report.burst_undone = true;
+  }
+  slot.undo.count = 0;
+  slot.sweeping.store(0);
+  outbox->prod.head = committed.outbox;
+  std::atomic_ref<uint32_t>(const_cast<uint32_t&>(reinterpret_cast<volatile uint32_t&>(outbox->prod.tail)))
+      .store(committed.outbox, std::memory_order_release);
+  inbox->cons.head = committed.inbox;
+  std::atomic_ref<uint32_t>(const_cast<uint32_t&>(reinterpret_cast<volatile uint32_t&>(inbox->cons.tail)))
+      .store(committed.inbox, std::memory_order_release);
+  return report;
+}
+
+}  // namespace flowkeep

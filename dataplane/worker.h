@@ -1,0 +1,67 @@
+// Worker: a process that runs one revision of a chain, to completion, for the buckets of the worker
+// slot that it occupies. Forked from the revision's zygote, under seccomp; waits as a warm standby until
+// the supervisor assigns it a slot, and may be killed at any instruction from then on.
+//
+// The burst cycle. A packet belongs to exactly one of inbox and outbox at each instant at which the
+// worker can die, because both positions become true together at the commit point:
+//
+//   1. peek up to 64 packets of the inbox, without releasing them
+//   2. run the chain on them; a packet's first bytes are saved to the undo log before they change
+//   3. stage the packets in the outbox, unpublished
+//   4. commit: a redo record with the write set and the positions (if hard state changed), then
+//      `committed` = the positions after this burst; whichever comes first is the commit point
+//   5. publish the outbox, apply the write set to the home records, forget the undo log, release the inbox
+//
+// Recovery (recover_slot) completes 5 if the burst was committed and takes 2 back if it was not.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "dataplane/arena.h"
+#include "nfs/chain.h"
+#include "state/flow_table.h"
+
+namespace flowkeep {
+
+class Worker {
+ public:
+  Worker(const Arena& arena, Pool& pool, const Chain& chain, size_t process, uint32_t chain_index);
+
+  // Serves until asked to leave; then returns. Sleeps as a standby until a slot is assigned.
+  void run();
+
+ private:
+  void adopt(size_t slot);
+  size_t burst();
+  void commit(BurstPositions after);
+  void publish_and_release(uint32_t packets);
+  void sweep(uint32_t records);
+  void idle();
+  bool leave_asked() const;
+
+  const Arena& arena_;
+  WorkerProcess& process_;
+  ChainBlock& chain_;
+  FlowTable table_;
+  ChainRuntime runtime_;
+  size_t slot_number_ = 0;
+  WorkerSlot* slot_ = nullptr;
+  rte_ring* inbox_ = nullptr;
+  rte_ring* outbox_ = nullptr;
+  uint64_t last_sequence_ = 0;    // of this worker's last redo record
+  uint32_t sweep_bucket_ = 0;
+  uint64_t spin_until_tsc_ = 0;
+};
+
+struct SlotRecovery {
+  bool redo_applied = false;      // a committed write set was applied (again)
+  bool burst_completed = false;   // committed, not yet published: published now
+  bool burst_undone = false;      // not committed: its packets are in the inbox as they came
+};
+
+// Repairs a slot whose worker runs no more user code. Supervisor only. Idempotent.
+SlotRecovery recover_slot(const Arena& arena, Pool& pool, size_t slot);
+
+}  // namespace flowkeep
