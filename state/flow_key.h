@@ -10,7 +10,8 @@
 
 namespace flowkeep {
 
-static_assert(std::endian::native == std::endian::little, "the pool format and these types assume x86-64");
+static_assert(std::endian::native == std::endian::little,
+              "the pool format and these types assume x86-64");
 
 struct Be16 {
   uint16_t raw = 0;  // network byte order
@@ -28,12 +29,14 @@ struct Be32 {
 
 // The port of a chain that a packet entered by.
 enum class Side : uint8_t { kInside = 0, kOutside = 1 };
-constexpr Side opposite(Side side) { return side == Side::kInside ? Side::kOutside : Side::kInside; }
+constexpr Side opposite(Side side) {
+  return side == Side::kInside ? Side::kOutside : Side::kInside;
+}
 
 // 16 bytes, no padding, compared and hashed as two 64-bit words.
 // TCP, UDP: ports. ICMP echo: the identifier is in src_port and dst_port is 0 for packets from the
-// inside; from the outside the identifier is in dst_port and src_port is 0 (so that the reversed key
-// of a request equals the key of its reply). Other protocols: both ports 0.
+// inside; from the outside the identifier is in dst_port and src_port is 0 (so that the reversed
+// key of a request equals the key of its reply). Other protocols: both ports 0.
 struct FlowKey {
   Be32 src;
   Be32 dst;

@@ -12,29 +12,31 @@ namespace flowkeep {
 // Progress of a flow as far as its time-out depends on it. Kept by the chain runtime for all
 // functions (RFC 5382 REQ-5, RFC 4787 REQ-5, RFC 5508 REQ-2 give the time-outs).
 enum class FlowPhase : uint8_t {
-  kFree = 0,           // not a flow: the record is on its bucket's free list
-  kOpening = 1,        // TCP: SYN seen, no answer yet. Other protocols: no answer yet
-  kEstablished = 2,    // packets seen from both sides
-  kClosingInside = 3,  // TCP FIN seen from the inside only
-  kClosingOutside = 4, // TCP FIN seen from the outside only
-  kClosed = 5,         // TCP FIN from both sides, or RST
+  kFree = 0,            // not a flow: the record is on its bucket's free list
+  kOpening = 1,         // TCP: SYN seen, no answer yet. Other protocols: no answer yet
+  kEstablished = 2,     // packets seen from both sides
+  kClosingInside = 3,   // TCP FIN seen from the inside only
+  kClosingOutside = 4,  // TCP FIN seen from the outside only
+  kClosed = 5,          // TCP FIN from both sides, or RST
 };
 
 inline constexpr size_t kHardStateBytes = 64;
 
 struct alignas(64) FlowRecord {
   // Line 0.
-  FlowKey inside_key;        // +0  as seen by the inside port
-  FlowKey outside_key;       // +16 as seen by the outside port (addresses after translation)
-  FlowPhase phase;           // +32
-  uint8_t reserved0[3];      // +33 zero
-  uint32_t bucket;           // +36 bucket within the chain
-  uint32_t revision;         // +40 revision of the chain that opened or last accepted the flow
-  uint32_t opened_s;         // +44 Unix time, seconds
-  uint32_t next_free;        // +48 next record of the bucket's free list (record id, 0 ends it); 0 while in use
-  uint32_t reserved1;        // +52 zero
-  uint32_t last_seen_s;      // +56 Unix time, seconds. Soft: stored in place, never logged
-  uint32_t reserved2;        // +60 zero
+  FlowKey inside_key;    // +0  as seen by the inside port
+  FlowKey outside_key;   // +16 as seen by the outside port (addresses after translation)
+  FlowPhase phase;       // +32
+  uint8_t reserved0[3];  // +33 zero
+  uint32_t bucket;       // +36 bucket within the chain
+  uint32_t revision;     // +40 revision of the chain that opened or last accepted the flow
+  uint32_t opened_s;     // +44 Unix time, seconds
+  uint32_t next_free;  // +48 next record of the bucket's free list (record id, 0 ends it); 0 while
+                       // in use
+  uint32_t reserved1;  // +52 zero
+  uint32_t last_seen_s;  // +56 Unix time, seconds. Soft: stored in place, never logged
+  uint32_t
+      version;  // +60 odd while the record changes in place. Soft: for readers of other processes
   // Line 1: the functions' hard state, each at the offset that the revision's layout gives it.
   uint8_t hard[kHardStateBytes];  // +64
 };

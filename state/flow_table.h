@@ -21,7 +21,8 @@ namespace flowkeep {
 // Index of a FlowRecord within the pool's pages; 0 is none. byte offset = id * sizeof(FlowRecord).
 using RecordId = uint32_t;
 
-// Absolute positions in a worker slot's rings after a burst (see dataplane/worker_slot.h). Opaque here.
+// Absolute positions in a worker slot's rings after a burst (see dataplane/worker_slot.h). Opaque
+// here.
 struct BurstPositions {
   uint32_t inbox = 0;
   uint32_t outbox = 0;
@@ -32,8 +33,8 @@ enum class OpenStatus : uint8_t { kOk, kPoolFull, kWriteSetFull, kKeyExists };
 
 class FlowTable {
  public:
-  // `log`: the redo log (worker slot) that this worker commits to. Continues after the newest record.
-  // Allocates everything it will ever need.
+  // `log`: the redo log (worker slot) that this worker commits to. Continues after the newest
+  // record. Allocates everything it will ever need.
   FlowTable(Pool& pool, uint32_t chain_index, uint32_t log);
   ~FlowTable();
   FlowTable(const FlowTable&) = delete;
@@ -53,10 +54,15 @@ class FlowTable {
   const FlowRecord& record(RecordId id) const;
 
   // ---- Changes, all staged.
-  // Room for `n` more flow openings or changes before the write set might overflow? A burst ends early when not.
+  // Room for `n` more flow openings or changes before the write set might overflow? A burst ends
+  // early when not.
   bool has_room(uint32_t n) const;
-  // A fresh record with both keys indexed. phase, revision, times, hard must be filled through stage().
-  struct Opened { OpenStatus status; RecordId id; };
+  // A fresh record with both keys indexed. phase, revision, times, hard must be filled through
+  // stage().
+  struct Opened {
+    OpenStatus status;
+    RecordId id;
+  };
   Opened open(uint32_t bucket, const FlowKey& inside, const FlowKey& outside);
   // A staged copy to change; the first call copies the record's lines into the write set.
   FlowRecord& stage(RecordId id);
@@ -72,9 +78,12 @@ class FlowTable {
   bool lease_acquire(uint32_t address_index, uint32_t block, uint32_t bucket);
 
   // ---- Commit.
-  bool dirty() const;          // something is staged
+  // open() and close() count as changes of one; a has_room(n) that said yes holds unless the index
+  // of a bucket grows very unevenly, and then open() says kWriteSetFull, with nothing changed.
+  bool dirty() const;  // something is staged
   // Writes the redo record (write set, positions, sequence number, checksum) and one fence.
-  // On return the burst is durable. Returns the record's sequence number. Home records are not yet changed.
+  // On return the burst is durable. Returns the record's sequence number. Home records are not yet
+  // changed.
   uint64_t commit(BurstPositions after);
   // Copies the write set to the home lines and flushes them; the next commit's fence covers it.
   void apply();
@@ -86,7 +95,7 @@ class FlowTable {
   template <typename Visit>
   void sweep(uint32_t bucket, uint32_t records, Visit&& visit);
 
-  uint32_t flows(uint32_t bucket) const;   // live flows of the bucket, staged changes included
+  uint32_t flows(uint32_t bucket) const;  // live flows of the bucket, staged changes included
   HashSecret hash_secret() const;
 
  private:
@@ -100,22 +109,28 @@ void FlowTable::sweep(uint32_t bucket, uint32_t records, Visit&& visit) {
   while (RecordId id = sweep_next(bucket, records)) visit(id, record(id));
 }
 
-// ---- Recovery of one log, by the supervisor, for a worker that is dead (it runs no more user code).
+// ---- Recovery of one log, by the supervisor, for a worker that is dead (it runs no more user
+// code).
 class RedoLog {
  public:
   RedoLog(Pool& pool, uint32_t log);
   struct Newest {
-    bool valid = false;      // a valid record newer than the log's durable retirement mark
+    bool valid = false;  // a valid record newer than the log's durable retirement mark
     uint64_t sequence = 0;
     BurstPositions after;
   };
   Newest newest() const;
-  // Applies the newest valid record to the home lines, flushed and fenced. Idempotent.
+  // Brings the home lines, flushed and fenced, to the state after the newest valid record (and so
+  // applies the one before it too, whose home lines need not be durable yet). Idempotent.
   void apply_newest();
   // Frees pages that an uncommitted burst of this log had claimed. Returns how many.
   uint32_t reclaim_pages();
+  // Sequence up to which the worker has returned from apply() (or recovery has applied).
+  uint64_t applied() const;
   // Durable: records up to `sequence` will never be applied again. Needed before buckets that they
   // touched get another owner: flushes the home lines of that record, fence, mark, fence.
+  // Precondition: applied() >= sequence. May run in another process while the worker goes on
+  // committing.
   void retire(uint64_t sequence);
 
  private:

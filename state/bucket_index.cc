@@ -1,0 +1,214 @@
+#include "state/bucket_index.h"
+
+#include <array>
+#include <cassert>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+namespace flowkeep {
+
+namespace {
+
+constexpr uint32_t kDirectoryWordsInLine = kLineBytes / sizeof(uint32_t);
+
+// Do two tags lead to the same segment of this depth?
+bool same_segment(uint32_t tag, uint32_t other, uint32_t depth) {
+  return depth == 0 || (tag ^ other) >> (32 - depth) == 0;
+}
+
+uint32_t entry_tag(uint64_t entry) {
+  return static_cast<uint32_t>(entry >> 32);
+}
+
+}  // namespace
+
+inline unsigned find_tag(const uint64_t* group, uint32_t tag) {
+#if defined(__AVX512F__)
+  const __m512i entries = _mm512_load_si512(group);
+  const __mmask16 equal =
+      _mm512_cmpeq_epi32_mask(entries, _mm512_set1_epi32(static_cast<int>(tag)));
+  // The tag is the odd half of each entry.
+  unsigned mask = 0;
+  for (unsigned rest = equal & 0xaaaau; rest != 0; rest &= rest - 1) {
+    mask |= 1u << __builtin_ctz(rest) / 2;
+  }
+  return mask;
+#else
+  unsigned mask = 0;
+  for (unsigned i = 0; i < kGroupEntries; ++i) mask |= unsigned{entry_tag(group[i]) == tag} << i;
+  return mask;
+#endif
+}
+
+unsigned entries_with_tag(const uint64_t* group, uint32_t tag) {
+  return find_tag(group, tag);
+}
+
+BucketIndex::Segment BucketIndex::segment_of(const BucketHeader& header, uint32_t tag) const {
+  if (header.depth == 0) return {header.root_page, 0};
+  const uint32_t word = directory_start(header.depth) + (tag >> (32 - header.depth));
+  const auto entry = DirectoryEntry::unpack(directory_word(header.root_page, word));
+  return {entry.page, entry.depth};
+}
+
+uint32_t BucketIndex::directory_word(uint32_t page, uint32_t word) const {
+  const auto* line = reinterpret_cast<const uint32_t*>(write_set_.view(directory_line(page, word)));
+  return line[word % kDirectoryWordsInLine];
+}
+
+void BucketIndex::stage_directory_word(uint32_t page, uint32_t word, uint32_t value) {
+  auto* line = reinterpret_cast<uint32_t*>(write_set_.stage(directory_line(page, word)));
+  line[word % kDirectoryWordsInLine] = value;
+}
+
+OpenStatus BucketIndex::claim(PageKind kind, uint32_t bucket, uint64_t sequence, uint32_t& page) {
+  if (claims_.room() == 0) return OpenStatus::kWriteSetFull;
+  page = claims_.claim(page_tag(kind, chain_, bucket), 0, sequence);
+  return page != 0 ? OpenStatus::kOk : OpenStatus::kPoolFull;
+}
+
+OpenStatus BucketIndex::insert(uint32_t bucket, uint32_t tag, RecordId id, uint64_t sequence) {
+  if (header(bucket).root_page == 0) {
+    const OpenStatus made = make_first_segment(bucket, sequence);
+    if (made != OpenStatus::kOk) return made;
+  }
+  for (;;) {
+    const Segment segment = segment_of(header(bucket), tag);
+    if (insert_into(segment, tag, id)) return OpenStatus::kOk;
+    const OpenStatus split_up = split(bucket, tag, segment, sequence);
+    if (split_up != OpenStatus::kOk) return split_up;
+  }
+}
+
+bool BucketIndex::insert_into(Segment segment, uint32_t tag, RecordId id) {
+  for (const uint32_t number : {first_group(tag), second_group(tag)}) {
+    const uint64_t* entries = group(segment.page, number);
+    for (uint32_t i = 0; i < kGroupEntries; ++i) {
+      if (entries[i] != 0 && same_segment(entry_tag(entries[i]), tag, segment.depth)) continue;
+      if (write_set_.room() == 0) return false;
+      auto* staged =
+          reinterpret_cast<uint64_t*>(write_set_.stage(group_line(segment.page, number)));
+      staged[i] = uint64_t{tag} << 32 | id;
+      return true;
+    }
+  }
+  return false;
+}
+
+void BucketIndex::remove(uint32_t bucket, uint32_t tag, RecordId id) {
+  const Segment segment = segment_of(header(bucket), tag);
+  for (const uint32_t number : {first_group(tag), second_group(tag)}) {
+    const uint64_t* entries = group(segment.page, number);
+    for (uint32_t i = 0; i < kGroupEntries; ++i) {
+      if (entries[i] != (uint64_t{tag} << 32 | id)) continue;
+      reinterpret_cast<uint64_t*>(write_set_.stage(group_line(segment.page, number)))[i] = 0;
+      return;
+    }
+  }
+  assert(!"an indexed key was not found");
+}
+
+OpenStatus BucketIndex::make_first_segment(uint32_t bucket, uint64_t sequence) {
+  uint32_t page = 0;
+  const OpenStatus claimed = claim(PageKind::kSegment, bucket, sequence, page);
+  if (claimed != OpenStatus::kOk) return claimed;
+  persistence_.zero(regions_.page(page), kPageBytes);
+  BucketHeader& staged = stage_header(bucket);
+  staged.root_page = page;
+  staged.depth = 0;
+  ++staged.index_pages;
+  return OpenStatus::kOk;
+}
+
+OpenStatus BucketIndex::split(uint32_t bucket, uint32_t tag, Segment segment, uint64_t sequence) {
+  if (segment.depth == header(bucket).depth) {
+    const OpenStatus deeper = deepen_directory(bucket, sequence);
+    if (deeper != OpenStatus::kOk) return deeper;
+  }
+  const uint32_t depth = header(bucket).depth;
+  const uint32_t span = 1u << (depth - segment.depth);  // directory words that name this segment
+  if (write_set_.room() < span / kDirectoryWordsInLine + 2) return OpenStatus::kWriteSetFull;
+  uint32_t upper_page = 0;
+  const OpenStatus claimed = claim(PageKind::kSegment, bucket, sequence, upper_page);
+  if (claimed != OpenStatus::kOk) return claimed;
+  copy_upper_half(segment.page, upper_page, tag, segment.depth);
+
+  BucketHeader& staged = stage_header(bucket);
+  ++staged.index_pages;
+  const uint32_t first = directory_start(depth) + ((tag >> (32 - depth)) & ~(span - 1));
+  for (uint32_t i = 0; i < span; ++i) {
+    const uint32_t page = i < span / 2 ? segment.page : upper_page;
+    stage_directory_word(staged.root_page, first + i,
+                         DirectoryEntry{page, segment.depth + 1}.pack());
+  }
+  return OpenStatus::kOk;
+}
+
+// Entries keep their group and place: both follow from the tag's lower bits, at every depth.
+void BucketIndex::copy_upper_half(uint32_t from_page, uint32_t to_page, uint32_t tag,
+                                  uint32_t depth) {
+  const uint32_t upper = tag | 1u << (31 - depth);
+  for (uint32_t number = 0; number < kSegmentGroups; ++number) {
+    const uint64_t* from = group(from_page, number);
+    alignas(kLineBytes) std::array<uint64_t, kGroupEntries> kept = {};
+    for (uint32_t i = 0; i < kGroupEntries; ++i) {
+      if (from[i] != 0 && same_segment(entry_tag(from[i]), upper, depth + 1)) kept[i] = from[i];
+    }
+    std::byte* to = regions_.page(to_page) + number * kLineBytes;
+    persistence_.store(to, kept.data(), kLineBytes);
+  }
+  persistence_.flush(regions_.page(to_page), kPageBytes);
+}
+
+// Doubles the directory into words that nothing reads yet, then stages the greater depth.
+OpenStatus BucketIndex::deepen_directory(uint32_t bucket, uint64_t sequence) {
+  const BucketHeader before = header(bucket);
+  if (before.depth == kMaxDepth) return OpenStatus::kPoolFull;
+  const uint32_t depth = before.depth + 1;
+  if (write_set_.room() < 2) return OpenStatus::kWriteSetFull;
+  uint32_t page = before.root_page;
+  if (before.depth == 0 || depth == kMaxDepth) {
+    const OpenStatus claimed = claim(PageKind::kDirectory, bucket, sequence, page);
+    if (claimed != OpenStatus::kOk) return claimed;
+  }
+  const uint32_t start = directory_start(depth);
+  for (uint32_t i = 0; i < 1u << depth; ++i) {
+    const uint32_t word =
+        before.depth == 0 ? DirectoryEntry{before.root_page, 0}.pack()
+                          : directory_word(before.root_page, directory_start(before.depth) + i / 2);
+    // The smallest directories share the page's first line with the one in use.
+    if (page == before.root_page && start < kDirectoryWordsInLine) {
+      stage_directory_word(page, start + i, word);
+    } else {
+      persistence_.store32(regions_.page(page) + (start + i) * sizeof(word), word);
+    }
+  }
+  persistence_.flush(regions_.page(page) + start * sizeof(uint32_t), sizeof(uint32_t) << depth);
+  BucketHeader& staged = stage_header(bucket);
+  staged.depth = depth;
+  if (page != before.root_page) ++staged.index_pages;
+  staged.root_page = page;
+  return OpenStatus::kOk;
+}
+
+// Home lines alone, without the write set: a wrong guess costs nothing.
+void BucketIndex::prefetch_group(uint32_t bucket, uint32_t tag) const {
+  const Segment segment = segment_of(header(bucket), tag);
+  if (segment.page == 0) return;
+  __builtin_prefetch(regions_.base() + group_line(segment.page, first_group(tag)) * kLineBytes);
+}
+
+void BucketIndex::prefetch_record(uint32_t bucket, uint32_t tag) const {
+  const Segment segment = segment_of(header(bucket), tag);
+  if (segment.page == 0) return;
+  const uint64_t* entries = group(segment.page, first_group(tag));
+  for (unsigned rest = find_tag(entries, tag); rest != 0; rest &= rest - 1) {
+    const auto id = static_cast<RecordId>(entries[__builtin_ctz(rest)]);
+    __builtin_prefetch(&regions_.record(id));
+    __builtin_prefetch(regions_.record(id).hard);
+  }
+}
+
+}  // namespace flowkeep

@@ -1,0 +1,304 @@
+#include "state/flow_table.h"
+
+#include <array>
+#include <cassert>
+#include <vector>
+
+#include "state/bucket_index.h"
+#include "state/page_claims.h"
+#include "state/pool_impl.h"
+#include "state/redo_record.h"
+#include "state/write_set.h"
+
+namespace flowkeep {
+
+namespace {
+
+// An opening stages its record (2), its bucket (1), two index groups and now and then a directory
+// line for each split; a directory that deepens in place touches one more.
+constexpr uint32_t kLinesPerChange = 8;
+constexpr uint32_t kLinesInReserve = 64;
+constexpr uint32_t kClaimsPerChange = 3;
+
+constexpr uint64_t record_line(RecordId id) {
+  return uint64_t{id} * (sizeof(FlowRecord) / kLineBytes);
+}
+
+}  // namespace
+
+struct FlowTable::Impl {
+  Impl(Pool::Impl& pool, uint32_t chain_index)
+      : regions(pool.regions),
+        persistence(pool.persistence),
+        secret(pool.regions.superblock().secret),
+        chain(chain_index),
+        write_set(regions.base()),
+        claims(regions, persistence),
+        index(regions, chain, write_set, claims, persistence),
+        sweeps(kMaxBuckets) {}
+
+  // Where the next sweep of a bucket goes on. Page 0: at its newest page.
+  struct SweepCursor {
+    uint32_t page = 0;
+    uint32_t record = 0;
+  };
+
+  const FlowRecord& view(RecordId id) const {
+    return *reinterpret_cast<const FlowRecord*>(write_set.view(record_line(id)));
+  }
+  bool is_of(RecordId id, const FlowKey& key) const {
+    const FlowRecord& record = view(id);
+    return (key.side == Side::kInside ? record.inside_key : record.outside_key) == key;
+  }
+  void use_log(uint32_t number);
+  OpenStatus ensure_free_record(uint32_t bucket);
+  RecordId free_record(uint32_t bucket) const;
+  void take_record(uint32_t bucket, RecordId id);
+  bool is_record_page(uint32_t bucket, uint32_t page) const;
+
+  const Regions regions;
+  Persistence& persistence;
+  const HashSecret secret;
+  const uint32_t chain;
+  uint32_t log = 0;
+  uint64_t sequence = 0;        // of the next commit
+  bool committed = false;       // and not yet applied
+  bool lease_acquired = false;  // in this burst
+  WriteSet write_set;
+  PageClaims claims;
+  BucketIndex index;
+  std::vector<SweepCursor> sweeps;
+};
+
+void FlowTable::Impl::use_log(uint32_t number) {
+  assert(number < kMaxWorkerSlots && write_set.empty() && !committed);
+  log = number;
+  claims.use_log(number);
+  const uint64_t newest = read_log(regions, number).newest();
+  give_back_claims(regions, number, newest, persistence);
+  sequence = newest + 1;
+}
+
+FlowTable::FlowTable(Pool& pool, uint32_t chain_index, uint32_t log)
+    : impl_(std::make_unique<Impl>(*pool.impl_, chain_index)) {
+  assert(chain_index < kMaxChains);
+  impl_->use_log(log);
+}
+
+FlowTable::~FlowTable() = default;
+
+void FlowTable::adopt_log(uint32_t log) {
+  impl_->use_log(log);
+}
+
+// ---- Look-up.
+
+void FlowTable::prefetch_index(uint32_t bucket, uint64_t hash) const {
+  impl_->index.prefetch_group(bucket, hash_tag(hash));
+}
+
+void FlowTable::prefetch_record(uint32_t bucket, uint64_t hash) const {
+  impl_->index.prefetch_record(bucket, hash_tag(hash));
+}
+
+RecordId FlowTable::find(uint32_t bucket, const FlowKey& key, uint64_t hash) const {
+  return impl_->index.find(bucket, hash_tag(hash),
+                           [&](RecordId id) { return impl_->is_of(id, key); });
+}
+
+const FlowRecord& FlowTable::record(RecordId id) const {
+  return impl_->view(id);
+}
+
+// ---- Changes.
+
+bool FlowTable::has_room(uint32_t n) const {
+  return impl_->write_set.room() >= n * kLinesPerChange + kLinesInReserve &&
+         impl_->claims.room() >= n * kClaimsPerChange;
+}
+
+FlowTable::Opened FlowTable::open(uint32_t bucket, const FlowKey& inside, const FlowKey& outside) {
+  assert(inside.side == Side::kInside && outside.side == Side::kOutside);
+  assert(!impl_->committed);
+  if (!has_room(1)) return {OpenStatus::kWriteSetFull, 0};
+  const uint64_t inside_hash = hash_key(inside, impl_->secret);
+  const uint64_t outside_hash = hash_key(outside, impl_->secret);
+  if (find(bucket, inside, inside_hash) != 0 || find(bucket, outside, outside_hash) != 0) {
+    return {OpenStatus::kKeyExists, 0};
+  }
+  // What may fail comes first. Growth that turns out not to be needed stays the bucket's.
+  BucketIndex& index = impl_->index;
+  OpenStatus status = impl_->ensure_free_record(bucket);
+  if (status != OpenStatus::kOk) return {status, 0};
+  const RecordId id = impl_->free_record(bucket);
+  status = index.insert(bucket, hash_tag(inside_hash), id, impl_->sequence);
+  if (status != OpenStatus::kOk) return {status, 0};
+  status = index.insert(bucket, hash_tag(outside_hash), id, impl_->sequence);
+  if (status != OpenStatus::kOk) {
+    index.remove(bucket, hash_tag(inside_hash), id);
+    return {status, 0};
+  }
+  impl_->take_record(bucket, id);
+  FlowRecord& record = stage(id);
+  record = {};
+  record.inside_key = inside;
+  record.outside_key = outside;
+  record.phase = FlowPhase::kOpening;
+  record.bucket = bucket;
+  return {OpenStatus::kOk, id};
+}
+
+OpenStatus FlowTable::Impl::ensure_free_record(uint32_t bucket) {
+  const BucketHeader& header = index.header(bucket);
+  if (header.free_record != 0) return OpenStatus::kOk;
+  if (header.record_page != 0 && header.records_used < kRecordsPerPage) return OpenStatus::kOk;
+  if (claims.room() == 0) return OpenStatus::kWriteSetFull;
+  const uint32_t tag = page_tag(PageKind::kRecords, chain, bucket);
+  const uint32_t page = claims.claim(tag, header.record_page, sequence);
+  if (page == 0) return OpenStatus::kPoolFull;
+  BucketHeader& staged = index.stage_header(bucket);
+  staged.record_page = page;
+  staged.records_used = 0;
+  ++staged.record_pages;
+  return OpenStatus::kOk;
+}
+
+RecordId FlowTable::Impl::free_record(uint32_t bucket) const {
+  const BucketHeader& header = index.header(bucket);
+  if (header.free_record != 0) return header.free_record;
+  return header.record_page * kRecordsPerPage + header.records_used;
+}
+
+void FlowTable::Impl::take_record(uint32_t bucket, RecordId id) {
+  BucketHeader& header = index.stage_header(bucket);
+  if (header.free_record != 0) {
+    header.free_record = view(id).next_free;
+  } else {
+    ++header.records_used;
+  }
+  ++header.flows;
+}
+
+FlowRecord& FlowTable::stage(RecordId id) {
+  assert(id != 0 && !impl_->committed);
+  return impl_->write_set.stage_record(record_line(id));
+}
+
+void FlowTable::close(RecordId id) {
+  FlowRecord& record = stage(id);
+  assert(record.phase != FlowPhase::kFree);
+  const uint32_t bucket = record.bucket;
+  impl_->index.remove(bucket, hash_tag(hash_key(record.inside_key, impl_->secret)), id);
+  impl_->index.remove(bucket, hash_tag(hash_key(record.outside_key, impl_->secret)), id);
+  BucketHeader& header = impl_->index.stage_header(bucket);
+  record.phase = FlowPhase::kFree;
+  record.next_free = header.free_record;
+  header.free_record = id;
+  --header.flows;
+}
+
+void FlowTable::touch(RecordId id, uint32_t now_s) {
+  FlowRecord& home = impl_->regions.record(id);
+  if (home.last_seen_s != now_s) impl_->persistence.store32(&home.last_seen_s, now_s);
+  FlowRecord* staged = impl_->write_set.staged_record(record_line(id));
+  if (staged != nullptr) staged->last_seen_s = now_s;
+}
+
+// ---- Port leases.
+
+int32_t FlowTable::lease_owner(uint32_t address_index, uint32_t block) const {
+  assert(address_index < kMaxExternalAddresses && block < kPortBlocks);
+  uint32_t& word = impl_->regions.leases(impl_->chain)[address_index * kPortBlocks + block];
+  const uint32_t holder = std::atomic_ref<uint32_t>(word).load(std::memory_order_acquire);
+  return static_cast<int32_t>(holder) - 1;
+}
+
+bool FlowTable::lease_acquire(uint32_t address_index, uint32_t block, uint32_t bucket) {
+  assert(address_index < kMaxExternalAddresses && block < kPortBlocks && bucket < kMaxBuckets);
+  if (block < kFirstLeasedBlock) return false;
+  uint32_t* word = &impl_->regions.leases(impl_->chain)[address_index * kPortBlocks + block];
+  if (!impl_->persistence.compare_and_swap(word, 0u, bucket + 1)) return false;
+  impl_->persistence.flush(word, sizeof(*word));
+  impl_->lease_acquired = true;
+  return true;
+}
+
+// ---- Commit.
+
+bool FlowTable::dirty() const {
+  return !impl_->write_set.empty();
+}
+
+uint64_t FlowTable::commit(BurstPositions after) {
+  Impl& self = *impl_;
+  assert(!self.committed);
+  self.write_set.store_soft_words(self.persistence);
+  const size_t bytes = self.write_set.build_record(self.sequence, after, self.secret);
+  // What was written past the write set must be durable before a record that relies on it can be
+  // whole.
+  if (self.claims.any() || self.lease_acquired) self.persistence.fence();
+  std::byte* slot = self.regions.redo_slot(self.log, self.sequence);
+  self.persistence.nontemporal(slot, self.write_set.record(), bytes);
+  self.persistence.fence();
+  self.committed = true;
+  self.lease_acquired = false;
+  self.claims.burst_ended();
+  return self.sequence++;
+}
+
+void FlowTable::apply() {
+  Impl& self = *impl_;
+  assert(self.committed);
+  self.write_set.apply(self.persistence);
+  self.persistence.store64(&self.regions.log(self.log).applied, self.sequence - 1);
+  self.write_set.clear();
+  self.committed = false;
+}
+
+void FlowTable::abandon() {
+  Impl& self = *impl_;
+  assert(!self.committed);
+  self.write_set.clear();
+  if (self.claims.any()) {
+    give_back_claims(self.regions, self.log, self.sequence - 1, self.persistence);
+    self.claims.burst_ended();
+  }
+}
+
+// ---- Expiry.
+
+bool FlowTable::Impl::is_record_page(uint32_t bucket, uint32_t page) const {
+  return regions.is_page(page) && static_cast<uint32_t>(regions.page_word(page)) ==
+                                      page_tag(PageKind::kRecords, chain, bucket);
+}
+
+RecordId FlowTable::sweep_next(uint32_t bucket, uint32_t& budget) {
+  Impl& self = *impl_;
+  Impl::SweepCursor& cursor = self.sweeps[bucket];
+  // A page claimed by an abandoned burst may be gone: then the sweep starts over.
+  if (cursor.page != 0 && !self.is_record_page(bucket, cursor.page)) cursor = {};
+  const BucketHeader& header = self.index.header(bucket);
+  if (cursor.page == 0) cursor = {header.record_page, 0};
+  while (cursor.page != 0 && budget != 0) {
+    const uint32_t used = cursor.page == header.record_page ? header.records_used : kRecordsPerPage;
+    if (cursor.record >= used) {
+      cursor = {static_cast<uint32_t>(self.regions.page_word(cursor.page) >> 32), 0};
+      continue;
+    }
+    const RecordId id = cursor.page * kRecordsPerPage + cursor.record++;
+    --budget;
+    if (self.view(id).phase != FlowPhase::kFree) return id;
+  }
+  if (cursor.page == 0) budget = 0;  // once around
+  return 0;
+}
+
+uint32_t FlowTable::flows(uint32_t bucket) const {
+  return impl_->index.header(bucket).flows;
+}
+
+HashSecret FlowTable::hash_secret() const {
+  return impl_->secret;
+}
+
+}  // namespace flowkeep

@@ -1,0 +1,232 @@
+// The bytes of the state pool, region by region; docs/state-format.md describes the same in prose.
+// A change here is a change of kPoolFormatVersion.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "state/flow_key.h"
+#include "state/flow_record.h"
+#include "state/pool.h"
+
+namespace flowkeep {
+
+inline constexpr uint64_t kPoolMagic = 0x5045454b574f4c46ULL;  // "FLOWKEEP"
+inline constexpr uint64_t kRedoMagic = 0x31304f4445524b46ULL;  // "FKREDO01"
+inline constexpr size_t kLineBytes = 64;
+inline constexpr uint32_t kLinesPerPage = kPageBytes / kLineBytes;
+inline constexpr uint32_t kRecordsPerPage = kPageBytes / sizeof(FlowRecord);
+inline constexpr uint64_t kMaxPoolBytes = uint64_t{1} << 39;  // record ids are 32 bits: 2^32 * 128
+
+// Where the regions lie; follows from the pool's size alone.
+struct Geometry {
+  uint64_t pool_bytes;
+  uint32_t page_bytes;
+  uint32_t record_bytes;
+  uint32_t chains;
+  uint32_t buckets;  // headers for each chain
+  uint32_t worker_slots;
+  uint32_t external_addresses;  // of each chain
+  uint32_t port_blocks;         // of each address
+  uint32_t redo_slot_bytes;
+  uint64_t chains_at;  // byte offsets
+  uint64_t buckets_at;
+  uint64_t leases_at;
+  uint64_t logs_at;
+  uint64_t page_table_at;
+  uint64_t pages_at;
+  uint64_t pages;
+
+  static Geometry of(uint64_t pool_bytes);
+};
+static_assert(sizeof(Geometry) == 96);
+
+// Page 0. Written once; the magic last.
+struct Superblock {
+  uint64_t magic;      // +0
+  uint32_t version;    // +8
+  uint32_t reserved;   // +12 zero
+  Geometry geometry;   // +16
+  HashSecret secret;   // +112
+  uint64_t created_s;  // +128 Unix time, seconds
+  uint64_t checksum;   // +136 of bytes 0 to 135
+};
+static_assert(sizeof(Superblock) == 144 && offsetof(Superblock, checksum) == 136);
+
+// In the superblock's page, at +2048; never flushed, any value is correct.
+struct PageHints {
+  uint64_t next_page;  // index in the page table where the search for a free page starts
+  uint64_t releases;   // grows whenever pages are given back
+};
+inline constexpr size_t kPageHintsAt = 2048;
+
+enum class ChainState : uint64_t { kFree = 0, kAttached = 1, kDropping = 2 };
+
+struct ChainEntry {
+  char name[64];         // +0 zero-terminated
+  ChainState state;      // +64 decides; changed last
+  uint32_t buckets;      // +72
+  uint32_t attached_s;   // +76 Unix time, seconds
+  uint8_t reserved[48];  // +80 zero
+};
+static_assert(sizeof(ChainEntry) == 128);
+static_assert(kMaxChains * sizeof(ChainEntry) <= kPageBytes);
+
+// One for each bucket of each chain. All zero: the bucket has never held a flow.
+struct alignas(kLineBytes) BucketHeader {
+  uint32_t root_page;     // +0  depth 0: the only segment; otherwise the directory page; 0 none
+  uint32_t depth;         // +4  of the directory
+  uint32_t free_record;   // +8  first record of the free list; 0 none
+  uint32_t flows;         // +12 live records
+  uint32_t record_page;   // +16 newest record page, the others follow by the page table; 0 none
+  uint32_t records_used;  // +20 records of record_page handed out at least once
+  uint32_t record_pages;  // +24
+  uint32_t index_pages;   // +28 segments and directories
+  uint8_t reserved[32];   // +32 zero
+};
+static_assert(sizeof(BucketHeader) == 64);
+
+// A page claimed by a burst, noted before the claim. It belongs to a bucket for good once the redo
+// record `sequence` is committed; until then recovery gives it back.
+struct PendingClaim {
+  uint64_t sequence;      // +0 written after `page_and_tag`; 0: none
+  uint64_t page_and_tag;  // +8 page number << 32 | tag
+};
+inline constexpr size_t kPendingClaims = 248;
+
+struct LogHeader {
+  uint64_t retired;  // +0 records up to this sequence are never applied again
+  uint8_t pad0[56];
+  uint64_t applied;  // +64 soft: the worker has stored home everything up to this sequence
+  uint8_t pad1[56];
+  PendingClaim pending[kPendingClaims];  // +128
+};
+static_assert(sizeof(LogHeader) == kPageBytes);
+inline constexpr size_t kLogBytes = sizeof(LogHeader) + 2 * kRedoSlotBytes;
+
+// Starts a redo slot. The payload follows: for each changed line one descriptor word and the
+// changed words in ascending order.
+struct RedoHeader {
+  uint64_t magic;          // +0
+  uint64_t sequence;       // +8  record n lies in slot n % 2
+  uint64_t checksum;       // +16 of this header (checksum taken as 0) and the payload
+  uint32_t inbox;          // +24 BurstPositions
+  uint32_t outbox;         // +28
+  uint32_t lines;          // +32
+  uint32_t payload_bytes;  // +36
+  uint64_t reserved[3];    // +40 zero
+};
+static_assert(sizeof(RedoHeader) == kLineBytes);
+
+// What a line is part of, as far as applying it differs.
+enum class LineKind : uint8_t { kPlain = 0, kRecordFirst = 1, kRecordSecond = 2 };
+
+// Descriptor word: line number (byte offset / 64; 33 bits cover the largest pool), word mask, kind.
+struct RedoLine {
+  uint64_t line;
+  uint8_t mask;
+  LineKind kind;
+  static constexpr RedoLine unpack(uint64_t word) {
+    return {word & ((uint64_t{1} << 40) - 1), static_cast<uint8_t>(word >> 40),
+            static_cast<LineKind>(word >> 48)};
+  }
+  constexpr uint64_t pack() const {
+    return line | uint64_t{mask} << 40 | static_cast<uint64_t>(kind) << 48;
+  }
+};
+
+enum class PageKind : uint32_t { kRecords = 1, kSegment = 2, kDirectory = 3 };
+
+// Page table word: 0 free, otherwise tag | next page of the bucket's record list << 32.
+constexpr uint32_t page_tag(PageKind kind, uint32_t chain, uint32_t bucket) {
+  return 1u << 31 | static_cast<uint32_t>(kind) << 28 | chain << 16 | bucket;
+}
+constexpr uint32_t tag_chain(uint32_t tag) {
+  return tag >> 16 & 0xfff;
+}
+static_assert(kMaxChains <= 0x1000 && kMaxBuckets <= 0x10000);
+
+// ---- Index.
+inline constexpr uint32_t kGroupEntries = kLineBytes / sizeof(uint64_t);
+inline constexpr uint32_t kSegmentGroups = kLinesPerPage;
+inline constexpr uint32_t kMaxDepth = 10;
+
+// A directory of depth d < kMaxDepth uses the words [2^d, 2^(d+1)) of its page, so that the next
+// depth is written beside it while it is in use; depth kMaxDepth fills a page of its own.
+constexpr uint32_t directory_start(uint32_t depth) {
+  return depth == kMaxDepth ? 0 : 1u << depth;
+}
+// Directory word: page number, depth of the segment << 28.
+struct DirectoryEntry {
+  uint32_t page;
+  uint32_t depth;
+  static constexpr DirectoryEntry unpack(uint32_t word) { return {word & 0x0fffffff, word >> 28}; }
+  constexpr uint32_t pack() const { return page | depth << 28; }
+};
+static_assert(kMaxPoolBytes / kPageBytes <= 0x10000000);
+
+// Index entry: tag (upper half of the key's hash) << 32 | record id. The tag's upper bits choose
+// the segment, its lower bits the two groups.
+constexpr uint32_t hash_tag(uint64_t hash) {
+  return static_cast<uint32_t>(hash >> 32);
+}
+constexpr uint32_t first_group(uint32_t tag) {
+  return tag % kSegmentGroups;
+}
+constexpr uint32_t second_group(uint32_t tag) {
+  const uint32_t other = tag / kSegmentGroups % kSegmentGroups;
+  return other != first_group(tag) ? other : other ^ 1;
+}
+
+// ---- Typed access to a mapped pool. Copied freely; the geometry has been checked.
+class Regions {
+ public:
+  Regions() = default;
+  Regions(std::byte* base, const Geometry& geometry) : base_(base), geometry_(geometry) {}
+
+  std::byte* base() const { return base_; }
+  const Geometry& geometry() const { return geometry_; }
+  Superblock& superblock() const { return *reinterpret_cast<Superblock*>(base_); }
+  PageHints& page_hints() const { return *reinterpret_cast<PageHints*>(base_ + kPageHintsAt); }
+  ChainEntry& chain(uint32_t chain) const {
+    return reinterpret_cast<ChainEntry*>(base_ + geometry_.chains_at)[chain];
+  }
+  uint64_t bucket_line(uint32_t chain, uint32_t bucket) const {
+    return geometry_.buckets_at / kLineBytes + chain * kMaxBuckets + bucket;
+  }
+  BucketHeader& bucket(uint32_t chain, uint32_t bucket) const {
+    return reinterpret_cast<BucketHeader*>(base_)[bucket_line(chain, bucket)];
+  }
+  uint32_t* leases(uint32_t chain) const {
+    return reinterpret_cast<uint32_t*>(base_ + geometry_.leases_at) +
+           chain * kMaxExternalAddresses * kPortBlocks;
+  }
+  LogHeader& log(uint32_t log) const {
+    return *reinterpret_cast<LogHeader*>(base_ + geometry_.logs_at + log * kLogBytes);
+  }
+  std::byte* redo_slot(uint32_t log, uint64_t sequence) const {
+    return base_ + geometry_.logs_at + log * kLogBytes + sizeof(LogHeader) +
+           sequence % 2 * kRedoSlotBytes;
+  }
+  uint64_t first_page() const { return geometry_.pages_at / kPageBytes; }
+  bool is_page(uint64_t page) const {
+    return page >= first_page() && page < first_page() + geometry_.pages;
+  }
+  uint64_t* page_table() const {
+    return reinterpret_cast<uint64_t*>(base_ + geometry_.page_table_at);
+  }
+  uint64_t& page_word(uint32_t page) const { return page_table()[page - first_page()]; }
+  std::byte* page(uint32_t page) const { return base_ + uint64_t{page} * kPageBytes; }
+  FlowRecord& record(uint32_t id) const { return reinterpret_cast<FlowRecord*>(base_)[id]; }
+  // May a redo record change this line? Only bucket headers and pages change by commit.
+  bool is_committed_line(uint64_t line) const {
+    const uint64_t at = line * kLineBytes;
+    return (at >= geometry_.buckets_at && at < geometry_.leases_at) || is_page(at / kPageBytes);
+  }
+
+ private:
+  std::byte* base_ = nullptr;
+  Geometry geometry_ = {};
+};
+
+}  // namespace flowkeep

@@ -1,0 +1,93 @@
+// Persistence: the only way to write to the state pool. On persistent memory (or with emulation)
+// flush() and fence() are libpmem's cache-line write-back and store fence; on other media a store
+// is as durable as it will get once it is executed, and both only keep the compiler from
+// reordering.
+//
+// Ordering that callers may rely on: after a process's death every store that it executed is seen,
+// in program order; after a power failure only what was flushed before a completed fence() is
+// certain, and of the rest any 8-byte word may be there or not.
+//
+// Thread rule: none of its own; a word has one writer, or is changed with compare_and_swap().
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace flowkeep {
+
+// Sees every operation before it happens, stores in units of at most 8 aligned bytes. Tests and the
+// crash simulator derive from it: they note what a power cut may lose, or throw where a process
+// dies.
+class PersistenceObserver {
+ public:
+  virtual ~PersistenceObserver() = default;
+  virtual void storing(void* to, const void* from, size_t bytes) = 0;
+  virtual void flushing(const void* address, size_t bytes) = 0;
+  virtual void fencing() = 0;
+};
+
+class Persistence {
+ public:
+  // `flushes`: run the cache-line flushes and fences.
+  explicit Persistence(bool flushes) : flushes_(flushes) {}
+  Persistence(const Persistence&) = delete;
+  Persistence& operator=(const Persistence&) = delete;
+
+  bool flushes() const { return flushes_; }
+  // Null: none. Not on the packet path of a running node.
+  void observe(PersistenceObserver* observer) { observer_ = observer; }
+
+  // Words are stored in ascending order, each whole.
+  void store(void* to, const void* from, size_t bytes) {
+    if (observer_ != nullptr) [[unlikely]]
+      return observed_store(to, from, bytes);
+    std::memcpy(to, from, bytes);
+  }
+  // The words of one 64-byte line that `mask` names (bit i: word i).
+  void store_line(void* to, const void* from, uint8_t mask);
+  void store64(void* to, uint64_t value) {
+    if (observer_ != nullptr) [[unlikely]]
+      observer_->storing(to, &value, sizeof(value));
+    std::atomic_ref<uint64_t>(*static_cast<uint64_t*>(to)).store(value, std::memory_order_release);
+  }
+  void store32(void* to, uint32_t value) {
+    if (observer_ != nullptr) [[unlikely]]
+      observer_->storing(to, &value, sizeof(value));
+    std::atomic_ref<uint32_t>(*static_cast<uint32_t*>(to)).store(value, std::memory_order_release);
+  }
+  template <typename Word>
+  bool compare_and_swap(Word* word, Word expected, Word desired) {
+    if (observer_ != nullptr) [[unlikely]] {
+      if (*word == expected) observer_->storing(word, &desired, sizeof(desired));
+    }
+    return std::atomic_ref<Word>(*word).compare_exchange_strong(expected, desired);
+  }
+  // For bytes that will not be read again soon: around the cache where that saves the flush.
+  // `to` is 64-byte aligned. Durable after the next fence().
+  void nontemporal(void* to, const void* from, size_t bytes);
+  void zero(void* to, size_t bytes);
+
+  void flush(const void* address, size_t bytes) {
+    if (observer_ != nullptr) [[unlikely]]
+      observer_->flushing(address, bytes);
+    if (flushes_) flush_lines(address, bytes);
+  }
+  void fence() {
+    if (observer_ != nullptr) [[unlikely]]
+      observer_->fencing();
+    if (flushes_) drain();
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+  }
+
+ private:
+  void observed_store(void* to, const void* from, size_t bytes);
+  static void flush_lines(const void* address, size_t bytes);
+  static void drain();
+
+  const bool flushes_;
+  PersistenceObserver* observer_ = nullptr;
+};
+
+}  // namespace flowkeep

@@ -1,0 +1,152 @@
+#include "state/pool.h"
+
+#include <libpmem.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+
+#include "state/flow_table.h"
+#include "state/pool_file.h"
+#include "state/pool_impl.h"
+#include "state/redo_record.h"
+#include "state/superblock.h"
+
+namespace flowkeep {
+
+namespace {
+
+constexpr uint64_t kMinimumPages = 64;
+
+}  // namespace
+
+std::string_view medium_name(Medium medium) {
+  switch (medium) {
+    case Medium::kDax:
+      return "dax";
+    case Medium::kTmpfs:
+      return "tmpfs";
+    case Medium::kHugetlbfs:
+      return "hugetlbfs";
+    case Medium::kDisk:
+      return "disk";
+  }
+  return "unknown";
+}
+
+std::string_view medium_survives(Medium medium) {
+  switch (medium) {
+    case Medium::kDax:
+      return "power failure";
+    case Medium::kTmpfs:
+    case Medium::kHugetlbfs:
+      return "worker and node-process death";
+    case Medium::kDisk:
+      return "worker and node-process death; an orderly reboot, not a power failure";
+  }
+  return "nothing";
+}
+
+Pool::Impl::~Impl() {
+  if (regions.base() != nullptr) pmem_unmap(regions.base(), mapped_bytes);
+  if (fd >= 0) close(fd);
+}
+
+Pool::Pool(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Pool::~Pool() = default;
+
+uint64_t Pool::minimum_bytes() {
+  // One page of page table is more than enough for so few pages.
+  return Geometry::of(0).page_table_at + (1 + kMinimumPages) * kPageBytes;
+}
+
+uint64_t Pool::maximum_bytes() {
+  return kMaxPoolBytes;
+}
+
+Result<std::unique_ptr<Pool>> Pool::open(const PoolOptions& options) {
+  auto file = PoolFile::open(options);
+  if (!file) return file.error();
+  size_t mapped_bytes = 0;
+  int is_pmem = 0;
+  void* mapped = pmem_map_file(options.path.c_str(), 0, 0, 0, &mapped_bytes, &is_pmem);
+  if (mapped == nullptr) {
+    return unavailable(options.path, std::string("mapping failed: ") + pmem_errormsg());
+  }
+  auto* base = static_cast<std::byte*>(mapped);
+  Medium medium = file->medium();
+  // The variable makes libpmem call any medium persistent.
+  const bool forced = std::getenv("PMEM_IS_PMEM_FORCE") != nullptr;
+  if (medium == Medium::kDisk && is_pmem != 0 && !forced) medium = Medium::kDax;
+
+  const bool flushes = medium == Medium::kDax || options.emulate_pmem;
+  auto impl = std::make_unique<Impl>(flushes);
+  impl->path = options.path;
+  impl->mapped_bytes = mapped_bytes;
+  impl->medium = medium;
+  impl->emulated = options.emulate_pmem && medium != Medium::kDax;
+  impl->regions = Regions(base, Geometry::of(options.bytes));
+  if (mapped_bytes != options.bytes) {
+    return unavailable(options.path, "the file changed its size while it was opened");
+  }
+  impl->formatted = file->fresh() || is_unfinished_format(base, options.bytes);
+  if (impl->formatted) {
+    auto formatted = format_pool(options.path, base, options.bytes, impl->persistence);
+    if (!formatted) return formatted.error();
+  } else {
+    auto checked = check_superblock(options.path, impl->regions.superblock(), options.bytes);
+    if (!checked) return checked.error();
+  }
+  impl->fd = file->release();
+  return std::unique_ptr<Pool>(new Pool(std::move(impl)));
+}
+
+RecoveryReport Pool::recover_all() {
+  RecoveryReport report;
+  for (uint32_t log = 0; log < kMaxWorkerSlots; ++log) {
+    const LogContents contents = read_log(impl_->regions, log);
+    if (contents.torn) ++report.redo_records_torn;
+    RedoLog redo(*this, log);
+    if (contents.valid[1] > contents.retired) {
+      redo.apply_newest();
+      ++report.redo_records_applied;
+    }
+    report.pages_reclaimed += redo.reclaim_pages();
+    redo.retire(contents.newest());
+  }
+  finish_dropping_chains();
+  return report;
+}
+
+Medium Pool::medium() const {
+  return impl_->medium;
+}
+bool Pool::emulated() const {
+  return impl_->emulated;
+}
+bool Pool::was_formatted() const {
+  return impl_->formatted;
+}
+HashSecret Pool::hash_secret() const {
+  return impl_->regions.superblock().secret;
+}
+uint64_t Pool::total_pages() const {
+  return impl_->regions.geometry().pages;
+}
+std::byte* Pool::base() const {
+  return impl_->regions.base();
+}
+uint64_t Pool::bytes() const {
+  return impl_->regions.geometry().pool_bytes;
+}
+Persistence& Pool::persistence() const {
+  return impl_->persistence;
+}
+
+uint64_t Pool::free_pages() const {
+  const uint64_t* table = impl_->regions.page_table();
+  return static_cast<uint64_t>(std::count(table, table + total_pages(), uint64_t{0}));
+}
+
+}  // namespace flowkeep

@@ -1,0 +1,26 @@
+// What a Pool holds; shared with FlowTable and RedoLog, which work on the same mapping.
+#pragma once
+
+#include <string>
+
+#include "state/layout.h"
+#include "state/persistence.h"
+#include "state/pool.h"
+
+namespace flowkeep {
+
+struct Pool::Impl {
+  Impl(bool flushes) : persistence(flushes) {}
+  ~Impl();  // unmaps; pool.cc
+
+  std::string path;
+  int fd = -1;  // holds the lock
+  size_t mapped_bytes = 0;
+  Medium medium = Medium::kDisk;
+  bool emulated = false;
+  bool formatted = false;
+  Regions regions;
+  mutable Persistence persistence;
+};
+
+}  // namespace flowkeep

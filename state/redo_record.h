@@ -1,0 +1,59 @@
+// The redo record of one burst: which words of which lines the burst changes, and the ring
+// positions after it. Whole or not there at all: the checksum decides.
+//
+// A log has two slots; record n lies in slot n % 2. When record n + 1 is written, the home lines of
+// record n may not be durable yet, so recovery applies every valid record above the log's retired
+// mark, in order. Record n + 2 is written after a fence that covers them.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "state/layout.h"
+#include "state/persistence.h"
+
+namespace flowkeep {
+
+inline constexpr size_t kRedoPayloadBytes = kRedoSlotBytes - sizeof(RedoHeader);
+
+// Fills in magic, checksum; `record` holds header (the rest of it set) and payload.
+void seal_redo_record(std::byte* record, HashSecret secret);
+
+// Is a whole record there, with lines that a commit may change?
+bool is_redo_record(const std::byte* slot, const Regions& regions);
+
+// Calls `visit(RedoLine, const uint64_t* words)` for each line. Never leaves the slot, whatever it
+// holds.
+template <typename Visit>
+void for_each_redo_line(const std::byte* slot, Visit&& visit);
+
+// Stores the record's words home and flushes them; the caller fences.
+void apply_redo_record(const std::byte* slot, const Regions& regions, Persistence& persistence);
+
+// What a log holds. Sequences start at 1; 0 is none.
+struct LogContents {
+  uint64_t retired = 0;
+  std::array<uint64_t, 2> valid = {};  // sequences of the valid records, ascending
+  bool torn = false;                   // a slot holds something that is no valid record
+  // The last sequence that committed.
+  uint64_t newest() const { return valid[1] > retired ? valid[1] : retired; }
+};
+LogContents read_log(const Regions& regions, uint32_t log);
+
+template <typename Visit>
+void for_each_redo_line(const std::byte* slot, Visit&& visit) {
+  RedoHeader header;
+  std::memcpy(&header, slot, sizeof(header));
+  const auto* word = reinterpret_cast<const uint64_t*>(slot + sizeof(header));
+  const uint64_t* end = word + kRedoPayloadBytes / sizeof(*word);
+  for (uint32_t i = 0; i < header.lines && word < end; ++i) {
+    const RedoLine line = RedoLine::unpack(*word++);
+    const auto words = __builtin_popcount(line.mask);
+    if (end - word < words) return;
+    visit(line, word);
+    word += words;
+  }
+}
+
+}  // namespace flowkeep

@@ -1,0 +1,163 @@
+#include "state/write_set.h"
+
+#include <bit>
+#include <cassert>
+#include <cstring>
+
+#include "state/redo_record.h"
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+namespace flowkeep {
+
+namespace {
+
+constexpr unsigned kSoftWord = offsetof(FlowRecord, last_seen_s) / sizeof(uint64_t);
+
+// Bit i: word i of the two lines differs.
+uint8_t changed_words(const std::byte* line, const std::byte* home) {
+#if defined(__AVX512F__)
+  return _mm512_cmpneq_epi64_mask(_mm512_load_si512(line), _mm512_load_si512(home));
+#else
+  unsigned mask = 0;
+  for (unsigned word = 0; word < kLineBytes / sizeof(uint64_t); ++word) {
+    mask |= unsigned{std::memcmp(line + word * 8, home + word * 8, 8) != 0} << word;
+  }
+  return static_cast<uint8_t>(mask);
+#endif
+}
+
+// Writes the words of `line` that `mask` names; may write up to a line beyond them.
+uint64_t* pack_words(uint64_t* to, const std::byte* line, uint8_t mask) {
+#if defined(__AVX512F__)
+  _mm512_storeu_si512(to, _mm512_maskz_compress_epi64(mask, _mm512_load_si512(line)));
+  return to + std::popcount(mask);
+#else
+  for (unsigned rest = mask; rest != 0; rest &= rest - 1) {
+    std::memcpy(to++, line + std::countr_zero(rest) * 8, 8);
+  }
+  return to;
+#endif
+}
+
+}  // namespace
+
+WriteSet::WriteSet(std::byte* base)
+    : base_(base),
+      copies_(std::make_unique<Line[]>(kMaxLines)),
+      numbers_(std::make_unique<uint64_t[]>(kMaxLines)),
+      kinds_(std::make_unique<LineKind[]>(kMaxLines)),
+      masks_(std::make_unique<uint8_t[]>(kMaxLines)),
+      table_(std::make_unique<TableEntry[]>(kTableEntries)),
+      used_slots_(std::make_unique<uint32_t[]>(kMaxLines)),
+      record_(std::make_unique<RecordBuffer>()) {}
+
+uint32_t WriteSet::add(uint64_t line, uint32_t count) {
+  assert(room() >= count);
+  uint32_t slot = table_slot(line);
+  while (table_[slot].position_plus_1 != 0) slot = (slot + 1) % kTableEntries;
+  const uint32_t position = lines_;
+  table_[slot] = {line, position + 1};
+  used_slots_[entries_++] = slot;
+  for (uint32_t i = 0; i < count; ++i) {
+    numbers_[position + i] = line + i;
+    kinds_[position + i] = LineKind::kPlain;
+  }
+  std::memcpy(copies_[position].bytes, base_ + line * kLineBytes, count * kLineBytes);
+  lines_ += count;
+  return position;
+}
+
+std::byte* WriteSet::stage(uint64_t line) {
+  uint32_t position = position_of(line);
+  if (position == kNone) position = add(line, 1);
+  return copies_[position].bytes;
+}
+
+FlowRecord& WriteSet::stage_record(uint64_t first_line) {
+  uint32_t position = position_of(first_line);
+  if (position == kNone) {
+    position = add(first_line, 2);
+    kinds_[position] = LineKind::kRecordFirst;
+    kinds_[position + 1] = LineKind::kRecordSecond;
+  }
+  return *reinterpret_cast<FlowRecord*>(copies_[position].bytes);
+}
+
+FlowRecord* WriteSet::staged_record(uint64_t first_line) {
+  if (lines_ == 0) return nullptr;
+  const uint32_t position = position_of(first_line);
+  return position == kNone ? nullptr : reinterpret_cast<FlowRecord*>(copies_[position].bytes);
+}
+
+size_t WriteSet::build_record(uint64_t sequence, BurstPositions after, HashSecret secret) {
+  auto* const words = reinterpret_cast<uint64_t*>(record_->bytes);
+  uint64_t* const payload = words + sizeof(RedoHeader) / sizeof(uint64_t);
+  uint64_t* to = payload;
+  uint32_t changed_lines = 0;
+  for (uint32_t i = 0; i < lines_; ++i) {
+    uint8_t mask = changed_words(copies_[i].bytes, home(i));
+    if (kinds_[i] == LineKind::kRecordFirst) mask &= static_cast<uint8_t>(~(1u << kSoftWord));
+    masks_[i] = mask;
+    if (mask == 0) continue;
+    ++changed_lines;
+    *to++ = RedoLine{numbers_[i], mask, kinds_[i]}.pack();
+    to = pack_words(to, copies_[i].bytes, mask);
+  }
+  const auto payload_bytes = static_cast<uint32_t>(to - payload) * sizeof(uint64_t);
+  const RedoHeader header = {.magic = 0,
+                             .sequence = sequence,
+                             .checksum = 0,
+                             .inbox = after.inbox,
+                             .outbox = after.outbox,
+                             .lines = changed_lines,
+                             .payload_bytes = static_cast<uint32_t>(payload_bytes),
+                             .reserved = {}};
+  std::memcpy(record_->bytes, &header, sizeof(header));
+  seal_redo_record(record_->bytes, secret);
+  return sizeof(header) + payload_bytes;
+}
+
+void WriteSet::store_soft_words(Persistence& persistence) const {
+  for (uint32_t i = 0; i < lines_; ++i) {
+    if (kinds_[i] != LineKind::kRecordFirst) continue;
+    const auto& staged = *reinterpret_cast<const FlowRecord*>(copies_[i].bytes);
+    auto& record = *reinterpret_cast<FlowRecord*>(home(i));
+    if (record.last_seen_s != staged.last_seen_s) {
+      persistence.store32(&record.last_seen_s, staged.last_seen_s);
+    }
+  }
+}
+
+void WriteSet::apply(Persistence& persistence) const {
+  for (uint32_t i = 0; i < lines_; ++i) {
+    if (kinds_[i] == LineKind::kRecordFirst) {
+      apply_record(i++, persistence);
+    } else if (masks_[i] != 0) {
+      persistence.store_line(home(i), copies_[i].bytes, masks_[i]);
+      persistence.flush(home(i), kLineBytes);
+    }
+  }
+}
+
+void WriteSet::apply_record(uint32_t first, Persistence& persistence) const {
+  const uint32_t second = first + 1;
+  if ((masks_[first] | masks_[second]) == 0) return;
+  // Odd while it changes: readers in other processes skip it.
+  uint32_t& version = reinterpret_cast<FlowRecord*>(home(first))->version;
+  persistence.store32(&version, version | 1);
+  persistence.store_line(home(first), copies_[first].bytes, masks_[first]);
+  persistence.store_line(home(second), copies_[second].bytes, masks_[second]);
+  persistence.store32(&version, version + 1);
+  persistence.flush(home(first), masks_[second] != 0 ? 2 * kLineBytes : kLineBytes);
+}
+
+void WriteSet::clear() {
+  for (uint32_t i = 0; i < entries_; ++i) table_[used_slots_[i]] = {};
+  entries_ = 0;
+  lines_ = 0;
+}
+
+}  // namespace flowkeep
