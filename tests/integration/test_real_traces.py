@@ -13,7 +13,7 @@ from fixtures.waiting import TimedOut, wait_until
 
 _RULES = [
     {"name": "web", "action": "accept", "direction": "from_inside", "protocol": "tcp",
-     "destination_ports": ["80", "443", "8000-9000"]},
+     "destination_ports": ["80", "443", "8000-9000", "30303"]},
     {"name": "low-ports", "action": "accept", "direction": "from_inside", "protocol": "tcp",
      "destination_ports": ["1-22"]},
     {"name": "udp", "action": "accept", "direction": "from_inside", "protocol": "udp",
@@ -25,7 +25,7 @@ _RULES = [
 def _accepts(protocol, _source, _destination, _source_port, port):
     """The same rules again, for the model."""
     if protocol == TCP:
-        return port in (80, 443) or 8000 <= port <= 9000 or 1 <= port <= 22
+        return port in (80, 443, 30303) or 8000 <= port <= 9000 or 1 <= port <= 22
     if protocol == UDP:
         return port in (53, 443) or port >= 1024
     return True
@@ -84,8 +84,8 @@ def test_whatsapp(lab):
     _replay(lab, "ndpi__whatsapp_login_call.pcap")
 
 
-def test_fragments_and_dns(lab):
-    _replay(lab, "ndpi__dnscrypt-v1-and-resolver-pings.pcap")
+def test_many_protocols(lab):
+    _replay(lab, "tcpreplay__test.pcap")
 
 
 def test_fuzzed_packets(lab):
