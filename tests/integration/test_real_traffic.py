@@ -1,0 +1,158 @@
+"""Programs that know nothing of flowkeep, through firewall and NAT between two namespaces."""
+
+import json
+import os
+import signal
+
+from fixtures.killing import dead, kill_worker, kill_workers_while
+from fixtures.lab import CHAIN, NAT_ADDRESS, OUTSIDE_HOST, VethSite, edge_chain
+from fixtures.process import run
+from fixtures.traffic import EchoClient, EchoServer, HttpServer, random_file, sha256
+from fixtures.waiting import wait_until
+
+
+def _deployed(lab, **changes):
+    site = VethSite(lab, **changes)
+    site.deploy()
+    return site
+
+
+def _fetch(site, url, *options, **settings):
+    return site.inside.run("curl", "-sS", "--fail", *options, url, **settings)
+
+
+def test_server_sees_the_address_of_the_nat(lab):
+    site = _deployed(lab)
+    server = HttpServer(lab, site.outside, OUTSIDE_HOST)
+    digest = random_file(os.path.join(server.folder, "file"), 16)
+    _fetch(site, f"{server.url}/file", "-o", lab.path("file"))
+    assert sha256(lab.path("file")) == digest
+    assert server.clients() == {NAT_ADDRESS}
+    flows = site.ctl.flows(CHAIN, "proto=tcp dport=80")
+    assert flows and all(flow["external"].startswith(NAT_ADDRESS + ":") for flow in flows), flows
+
+
+def test_forbidden_port_is_refused(lab):
+    site = _deployed(lab)
+    server = HttpServer(lab, site.outside, OUTSIDE_HOST, 8081)
+    before = site.ctl.drops(CHAIN, "firewall_denied")
+    assert _fetch(site, server.url, "--connect-timeout", "2", check=False).returncode == 28
+    assert site.ctl.drops(CHAIN, "firewall_denied") > before
+    assert server.clients() == set()
+
+
+def test_outside_cannot_open_connections(lab):
+    site = _deployed(lab)
+    site.outside.run("ip", "route", "add", "10.0.0.0/24", "via", "203.0.113.1")
+    for target in ("10.0.0.2", NAT_ADDRESS):
+        done = site.outside.run("curl", "-sS", "--connect-timeout", "1", f"http://{target}/", check=False)
+        assert done.returncode in (7, 28), done
+
+
+def test_ping(lab):
+    site = _deployed(lab)
+    answers = site.inside.run("ping", "-n", "-c", "5", "-i", "0.2", OUTSIDE_HOST)
+    assert " 0% packet loss" in answers.stdout, answers.stdout
+    # The node's own addresses answer too.
+    assert " 0% packet loss" in site.inside.run("ping", "-n", "-c", "2", "-i", "0.2", "10.0.0.1").stdout
+
+
+def test_traceroute_shows_the_node_and_the_server(lab):
+    site = _deployed(lab)
+    trace = site.inside.run("traceroute", "-I", "-n", "-q", "1", "-w", "2", "-m", "5", OUTSIDE_HOST).stdout
+    assert [line.split()[1] for line in trace.splitlines()[1:]] == ["10.0.0.1", OUTSIDE_HOST], trace
+
+
+def test_iperf_both_ways(lab):
+    site = VethSite(lab)
+    document = edge_chain()
+    _rules(document).insert(0, {"name": "iperf", "action": "accept", "protocol": "tcp",
+                                "destination_ports": ["5201"]})
+    site.deploy(document)
+    server = lab.add(site.outside.start(["iperf3", "-s", "-B", OUTSIDE_HOST], lab.path("iperf3.log")))
+    server.wait_for_output("Server listening")
+    for direction in ([], ["-R"]):
+        done = site.inside.run("iperf3", "-J", "-t", "3", "-c", OUTSIDE_HOST, *direction)
+        received = json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"]
+        print(f"iperf3 {direction}: {received / 1e6:.0f} Mbit/s")
+        assert received > 20e6, done.stdout
+
+
+def _rules(document):
+    return next(function["config"]["rules"] for function in document["spec"]["functions"]
+                if function["type"] == "firewall")
+
+
+def test_download_survives_killed_workers(lab):
+    site = _deployed(lab)
+    server = HttpServer(lab, site.outside, OUTSIDE_HOST)
+    digest = random_file(os.path.join(server.folder, "file"), 100)
+    curl = lab.add(site.inside.start(["curl", "-sS", "--fail", "--limit-rate", "20M", "-o", lab.path("file"),
+                                      f"{server.url}/file"], lab.path("curl.log")))
+    wait_until(lambda: os.path.exists(lab.path("file")), "the download to begin")
+    killed = kill_workers_while(curl.running, site.ctl, CHAIN, 0.1)
+    assert curl.wait() == 0, curl.tail()
+    assert sha256(lab.path("file")) == digest
+    assert len(killed) >= 10 and all(dead(pid) for pid in killed), killed
+    status = site.ctl.chain_on_node(CHAIN)
+    assert status["worker_deaths"] >= len(killed), status
+
+
+def test_connection_outlives_the_node_process(lab):
+    site = _deployed(lab)
+    server = EchoServer(lab, site.outside, OUTSIDE_HOST)
+    client = EchoClient(lab, site.inside, server)
+    peer = client.wait_for_more()
+    site.node.send(signal.SIGKILL)
+    assert site.node.wait() == -signal.SIGKILL
+    site.node.restart()
+    assert client.wait_for_more() == peer
+    flows = site.ctl.wait_for_chain(CHAIN) and site.ctl.flows(CHAIN, f"dport={server.port}")
+    assert [flow["external"] for flow in flows] == [peer]
+
+
+def test_connection_outlives_a_clean_restart_of_the_node(lab):
+    site = _deployed(lab)
+    server = EchoServer(lab, site.outside, OUTSIDE_HOST)
+    client = EchoClient(lab, site.inside, server)
+    peer = client.wait_for_more()
+    assert site.node.stop() == 0
+    site.node.restart()
+    assert client.wait_for_more() == peer
+
+
+def test_switch_killed_alone_is_started_again(lab):
+    site = _deployed(lab)
+    server = EchoServer(lab, site.outside, OUTSIDE_HOST)
+    client = EchoClient(lab, site.inside, server)
+    peer = client.wait_for_more()
+    before = site.ctl.node()
+    os.kill(before["switch_pid"], signal.SIGKILL)
+    assert client.wait_for_more() == peer
+    after = site.ctl.node()
+    assert after["supervisor_pid"] == before["supervisor_pid"] and after["switch_pid"] != before["switch_pid"]
+    assert after["switch_restarts"] == before.get("switch_restarts", 0) + 1
+
+
+def test_standby_may_die_too(lab):
+    site = _deployed(lab)
+    server = EchoServer(lab, site.outside, OUTSIDE_HOST)
+    client = EchoClient(lab, site.inside, server)
+    peer = client.wait_for_more()
+
+    def standby():
+        return next((worker["pid"] for worker in site.ctl.list("workers") if worker.get("slot", 0) < 0), None)
+    victim = wait_until(standby, "a standby")
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: standby() not in (None, victim), "another standby")
+    kill_worker(site.ctl, CHAIN)
+    assert client.wait_for_more() == peer
+
+
+def test_node_leaves_nothing_when_stopped(lab):
+    site = _deployed(lab)
+    assert site.node.stop() == 0
+    left = run("pgrep", "-a", "flowkeep-node", check=False).stdout
+    assert not left, left
+    eal = "/run/dpdk"
+    assert not os.path.isdir(eal) or not os.listdir(eal), os.listdir(eal)

@@ -1,0 +1,123 @@
+"""Taste and structure, as checks."""
+
+import os
+import re
+import shutil
+import subprocess
+
+import yaml
+
+from fixtures import paths
+from fixtures.outcome import Skipped
+from fixtures.process import run
+
+_OUR_FOLDERS = ("dataplane", "nfs", "state", "controller", "tests")
+_CODE = (".h", ".cc", ".py", ".sh", ".proto")
+_MOST_LINES = 800
+_INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^">]+)[">]', re.M)
+
+
+def _files(*folders, endings=_CODE):
+    for folder in folders:
+        for where, _, names in os.walk(os.path.join(paths.ROOT, folder)):
+            for name in sorted(names):
+                if name.endswith(endings):
+                    yield os.path.join(where, name)
+
+
+def _read(path):
+    with open(path, errors="replace") as file:
+        return file.read()
+
+
+def _relative(path):
+    return os.path.relpath(path, paths.ROOT)
+
+
+def _includes(folders, unwanted):
+    """["file: header"] of the includes in `folders` that match `unwanted`."""
+    return [f"{_relative(path)}: {header}" for path in _files(*folders, endings=(".h", ".cc"))
+            for header in _INCLUDE.findall(_read(path)) if unwanted.match(header)]
+
+
+def _none(offenders, rule):
+    assert not offenders, f"{rule}:\n  " + "\n  ".join(offenders)
+
+
+def test_only_the_dataplane_includes_dpdk():
+    _none(_includes(("nfs", "state", "controller"), re.compile(r"rte_|eal_")), "DPDK belongs to dataplane/")
+
+
+def test_only_the_state_pool_includes_libpmem():
+    _none(_includes(("dataplane", "nfs", "controller"), re.compile(r"libpmem|libpmemobj")), "libpmem belongs to state/")
+
+
+def test_dependencies_point_one_way():
+    """controller -> dataplane (its .proto) -> nfs -> state."""
+    _none(_includes(("state",), re.compile(r"(nfs|dataplane|controller)/")), "state/ depends on nothing above it")
+    _none(_includes(("nfs",), re.compile(r"(dataplane|controller)/")), "nfs/ depends on state/ only")
+    _none(_includes(("dataplane",), re.compile(r"controller/")), "dataplane/ does not know the controller")
+    _none(_includes(("controller",), re.compile(r"dataplane/(?!.*\.pb\.h)")), "controller/ talks to a node by gRPC only")
+
+
+def test_no_file_is_too_long():
+    _none([f"{_relative(path)}: {count} lines" for path in _files(*_OUR_FOLDERS)
+           if (count := _read(path).count("\n")) > _MOST_LINES], f"at most {_MOST_LINES} lines")
+
+
+def test_headers_open_with_their_purpose():
+    _none([_relative(path) for path in _files("dataplane", "nfs", "state", "controller", endings=(".h",))
+           if not _read(path).startswith("//")], "a header opens with a comment")
+
+
+def test_files_named_in_documents_exist():
+    """Every path with a folder of ours in it, and every relative link, in README.md and docs/."""
+    named = re.compile(r"`((?:%s|configs|docs)/[\w./-]+\.\w+|\.ci/run)`" % "|".join(_OUR_FOLDERS))
+    link = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
+    documents = list(_files("docs", endings=(".md",)))
+    documents += [path for path in [os.path.join(paths.ROOT, "README.md")] if os.path.exists(path)]
+    missing = []
+    for document in documents:
+        text = _read(document)
+        for name in named.findall(text):
+            if not os.path.exists(os.path.join(paths.ROOT, name)):
+                missing.append(f"{_relative(document)}: {name}")
+        for name in link.findall(text):
+            if not os.path.exists(os.path.join(os.path.dirname(document), name)):
+                missing.append(f"{_relative(document)}: {name}")
+    _none(missing, "documents name files that are there")
+
+
+def test_code_is_formatted():
+    if not shutil.which("clang-format"):
+        raise Skipped("clang-format is not installed")
+    files = list(_files("dataplane", "nfs", "state", "controller", endings=(".h", ".cc")))
+    done = run("clang-format", "--dry-run", "--Werror", *files, check=False, cwd=paths.ROOT, timeout_s=120)
+    unformatted = sorted(set(re.findall(r"^(\S+?):\d+:\d+: error", done.stderr, re.M)))
+    _none([_relative(path) for path in unformatted], "clang-format -i wants to change")
+
+
+def test_python_compiles_and_shell_parses():
+    for path in _files("tests", endings=(".py",)):
+        compile(_read(path), path, "exec")
+    for script in ("flowkeep", os.path.join(".ci", "run")):
+        run("bash", "-n", os.path.join(paths.ROOT, script))
+
+
+def test_every_configuration_loads():
+    refused = []
+    for path in _files("configs", endings=(".yaml",)):
+        documents = [document for document in yaml.safe_load_all(_read(path)) if document]
+        kind = _relative(path).split(os.sep)[1]
+        if not documents:
+            refused.append(f"{_relative(path)}: empty")
+        elif kind == "nodes":
+            done = subprocess.run([paths.NODE, "--check-config", "--config", path], capture_output=True, text=True,
+                                  timeout=30)
+            if done.returncode != 0:
+                refused.append(f"{_relative(path)}: {done.stdout}{done.stderr}")
+        elif kind == "chains":
+            done = subprocess.run([paths.CTL, "validate", "-f", path], capture_output=True, text=True, timeout=30)
+            if done.returncode != 0:
+                refused.append(f"{_relative(path)}: {done.stdout}{done.stderr}")
+    _none(refused, "every file of configs/ loads")

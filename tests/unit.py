@@ -1,0 +1,58 @@
+"""The unit tests, which meson knows: as built for release, and those of pure code under ASan and UBSan.
+
+  unit.py sanitized-targets    the ninja targets of build/asan that the second run needs
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+from fixtures import paths
+
+# Code that links no DPDK process: what runs under sanitizers without hugepages, ports or forks.
+_SANITIZED_FOLDERS = ("state/", "nfs/", "dataplane/pktgen/")
+_SANITIZER_OPTIONS = {"ASAN_OPTIONS": "detect_leaks=1:abort_on_error=1", "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}
+
+
+def _tests(build):
+    """[(name, executable relative to the build directory)] of the suite `unit`."""
+    listed = subprocess.run(["meson", "introspect", "--tests", build], check=True, capture_output=True, text=True)
+    return [(test["name"], os.path.relpath(test["cmd"][0], build)) for test in json.loads(listed.stdout)
+            if any(suite.split(":")[-1] == "unit" for suite in test["suite"])]
+
+
+def sanitized_tests():
+    return [test for test in _tests(paths.ASAN_BUILD) if test[1].startswith(_SANITIZED_FOLDERS)]
+
+
+def run(build, names, report, environment=None):
+    """Runs the named tests of a build; calls report(name, passed, seconds, output) for each."""
+    if not names:
+        return
+    subprocess.run(["meson", "test", "-C", build, "--no-rebuild", "--quiet", "--timeout-multiplier", "4", *names],
+                   capture_output=True, env={**os.environ, **(environment or {})})
+    with open(os.path.join(build, "meson-logs", "testlog.json")) as log:
+        results = [json.loads(line) for line in log]
+    for result in results:
+        name = result["name"].split(" / ")[-1]
+        report(name, result["result"] in ("OK", "EXPECTEDFAIL"), result["duration"],
+               result.get("stdout", "") + result.get("stderr", ""))
+    missing = len(names) - len(results)
+    if missing:
+        report(f"{missing} tests that did not run", False, 0.0, "meson test gave no result for them")
+
+
+def run_release(report):
+    run(paths.BUILD, [name for name, _ in _tests(paths.BUILD)], report)
+
+
+def run_sanitized(report):
+    if not os.path.isdir(paths.ASAN_BUILD):
+        report("sanitizer build", False, 0.0, f"{paths.ASAN_BUILD} is missing: ./flowkeep test makes it")
+        return
+    run(paths.ASAN_BUILD, [name for name, _ in sanitized_tests()], report, _SANITIZER_OPTIONS)
+
+
+if __name__ == "__main__" and sys.argv[1:] == ["sanitized-targets"]:
+    print("\n".join(executable for _, executable in sanitized_tests()))
