@@ -77,20 +77,39 @@ OpenStatus BucketIndex::insert(uint32_t bucket, uint32_t tag, RecordId id, uint6
   for (;;) {
     const Segment segment = segment_of(header(bucket), tag);
     if (insert_into(segment, tag, id)) return OpenStatus::kOk;
+    if (make_place(segment, tag) && insert_into(segment, tag, id)) return OpenStatus::kOk;
     const OpenStatus split_up = split(bucket, tag, segment, sequence);
     if (split_up != OpenStatus::kOk) return split_up;
   }
 }
 
 bool BucketIndex::insert_into(Segment segment, uint32_t tag, RecordId id) {
+  const uint64_t entry = uint64_t{tag} << 32 | id;
+  return insert_into_group(segment, first_group(tag), entry) ||
+         insert_into_group(segment, second_group(tag), entry);
+}
+
+bool BucketIndex::insert_into_group(Segment segment, uint32_t number, uint64_t entry) {
+  const uint64_t* entries = group(segment.page, number);
+  for (uint32_t i = 0; i < kGroupEntries; ++i) {
+    const uint64_t held = entries[i];
+    if (held != 0 && same_segment(entry_tag(held), entry_tag(entry), segment.depth)) continue;
+    if (write_set_.room() == 0) return false;
+    reinterpret_cast<uint64_t*>(write_set_.stage(group_line(segment.page, number)))[i] = entry;
+    return true;
+  }
+  return false;
+}
+
+// Both groups are full: moves one of their entries to its other group.
+bool BucketIndex::make_place(Segment segment, uint32_t tag) {
   for (const uint32_t number : {first_group(tag), second_group(tag)}) {
-    const uint64_t* entries = group(segment.page, number);
     for (uint32_t i = 0; i < kGroupEntries; ++i) {
-      if (entries[i] != 0 && same_segment(entry_tag(entries[i]), tag, segment.depth)) continue;
-      if (write_set_.room() == 0) return false;
-      auto* staged =
-          reinterpret_cast<uint64_t*>(write_set_.stage(group_line(segment.page, number)));
-      staged[i] = uint64_t{tag} << 32 | id;
+      const uint64_t entry = group(segment.page, number)[i];
+      const uint32_t first = first_group(entry_tag(entry));
+      const uint32_t other = first == number ? second_group(entry_tag(entry)) : first;
+      if (write_set_.room() < 3 || !insert_into_group(segment, other, entry)) continue;
+      reinterpret_cast<uint64_t*>(write_set_.stage(group_line(segment.page, number)))[i] = 0;
       return true;
     }
   }

@@ -65,6 +65,8 @@ class BucketIndex {
   void stage_directory_word(uint32_t page, uint32_t word, uint32_t value);
 
   bool insert_into(Segment segment, uint32_t tag, RecordId id);
+  bool insert_into_group(Segment segment, uint32_t number, uint64_t entry);
+  bool make_place(Segment segment, uint32_t tag);
   OpenStatus make_first_segment(uint32_t bucket, uint64_t sequence);
   OpenStatus split(uint32_t bucket, uint32_t tag, Segment segment, uint64_t sequence);
   OpenStatus deepen_directory(uint32_t bucket, uint64_t sequence);

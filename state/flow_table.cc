@@ -14,8 +14,8 @@ namespace flowkeep {
 
 namespace {
 
-// An opening stages its record (2), its bucket (1), two index groups and now and then a directory
-// line for each split; a directory that deepens in place touches one more.
+// An opening stages its record (2), its bucket (1), for each of its two keys an index group or two,
+// and now and then a directory line or two for a split.
 constexpr uint32_t kLinesPerChange = 8;
 constexpr uint32_t kLinesInReserve = 64;
 constexpr uint32_t kClaimsPerChange = 3;

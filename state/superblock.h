@@ -14,8 +14,11 @@ namespace flowkeep {
 Result<void> check_superblock(const std::string& path, const Superblock& superblock,
                               uint64_t pool_bytes);
 
-// Clears every region before the pages, then writes the superblock. Interrupted, it leaves the
-// first page zero.
+// Is the first page what a format that was interrupted leaves: no magic, and nothing that it would
+// not have written itself?
+bool is_unfinished_format(const std::byte* first_page, uint64_t pool_bytes);
+
+// Clears every region before the pages, then writes the superblock.
 Result<void> format_pool(const std::string& path, std::byte* base, uint64_t pool_bytes,
                          Persistence& persistence);
 

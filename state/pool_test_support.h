@@ -1,0 +1,158 @@
+// For the tests of state/ and of what is built on it: a pool in a file of its own that goes away
+// with the test, keys made from numbers, and the checks that any pool between two bursts must pass.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <random>
+#include <string>
+#include <unordered_map>
+
+#include "state/flow_table.h"
+#include "state/layout.h"
+#include "state/pool.h"
+
+namespace flowkeep {
+
+class PoolDirectory {
+ public:
+  explicit PoolDirectory(const char* where = "/dev/shm") {
+    std::string pattern = std::string(where) + "/flowkeep-pool-XXXXXX";
+    path_ = mkdtemp(pattern.data());
+  }
+  ~PoolDirectory() {
+    unlink(file().c_str());
+    rmdir(path_.c_str());
+  }
+  PoolDirectory(const PoolDirectory&) = delete;
+  PoolDirectory& operator=(const PoolDirectory&) = delete;
+  std::string file() const { return path_ + "/pool"; }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+inline std::unique_ptr<Pool> open_pool(const PoolDirectory& directory, uint64_t bytes,
+                                       bool emulate_pmem = false) {
+  auto pool = Pool::open({directory.file(), bytes, emulate_pmem});
+  EXPECT_TRUE(pool.ok()) << (pool.ok() ? "" : pool.error().text());
+  return pool.ok() ? std::move(pool).value() : nullptr;
+}
+
+// Keys of flow number n; distinct for distinct n below 2^28, and for distinct sides.
+inline FlowKey inside_key(uint32_t n) {
+  return {Be32::from_host(0x0a000000 | n >> 12),
+          Be32::from_host(0xc0000201),
+          Be16::from_host(static_cast<uint16_t>(1024 + (n & 0xfff))),
+          Be16::from_host(443),
+          6,
+          Side::kInside,
+          0};
+}
+inline FlowKey outside_key(uint32_t n) {
+  FlowKey key = inside_key(n).reversed();
+  key.dst = Be32::from_host(0xc6336400 | n >> 20);
+  key.src = Be32::from_host(0x0b000000 | (n >> 12 & 0xff));
+  return key;
+}
+
+inline RecordId find_inside(const FlowTable& table, uint32_t bucket, uint32_t n) {
+  return table.find(bucket, inside_key(n), hash_key(inside_key(n), table.hash_secret()));
+}
+inline RecordId find_outside(const FlowTable& table, uint32_t bucket, uint32_t n) {
+  return table.find(bucket, outside_key(n), hash_key(outside_key(n), table.hash_secret()));
+}
+
+// Opens flow n with `state` as its hard state. The caller commits.
+inline FlowTable::Opened open_flow(FlowTable& table, uint32_t bucket, uint32_t n, uint64_t state) {
+  const auto opened = table.open(bucket, inside_key(n), outside_key(n));
+  if (opened.status == OpenStatus::kOk) {
+    FlowRecord& record = table.stage(opened.id);
+    record.phase = FlowPhase::kEstablished;
+    record.last_seen_s = 1000;
+    std::memcpy(record.hard, &state, sizeof(state));
+  }
+  return opened;
+}
+
+inline uint64_t hard_word(const FlowRecord& record) {
+  uint64_t state = 0;
+  std::memcpy(&state, record.hard, sizeof(state));
+  return state;
+}
+
+inline void commit_and_apply(FlowTable& table) {
+  table.commit({});
+  table.apply();
+}
+
+// What a pool should hold: bucket -> flow number -> first word of its hard state.
+using FlowModel = std::map<uint32_t, std::unordered_map<uint32_t, uint64_t>>;
+
+inline uint64_t flows_of(const FlowModel& model) {
+  uint64_t flows = 0;
+  for (const auto& [bucket, of_bucket] : model) flows += of_bucket.size();
+  return flows;
+}
+
+// "" if chain 0 of the pool holds exactly the model's flows, each found by both of its keys;
+// otherwise what is wrong. `numbers`: flow numbers lie below it.
+inline std::string difference(Pool& pool, const FlowModel& model) {
+  FlowTable table(pool, 0, kMaxWorkerSlots - 1);
+  if (pool.count_flows(0) != flows_of(model)) {
+    return "count_flows " + std::to_string(pool.count_flows(0)) + ", model " +
+           std::to_string(flows_of(model));
+  }
+  for (const auto& [bucket, of_bucket] : model) {
+    if (table.flows(bucket) != of_bucket.size()) return "flows of bucket " + std::to_string(bucket);
+    for (const auto& [n, state] : of_bucket) {
+      const std::string flow = "flow " + std::to_string(n);
+      const RecordId id = find_inside(table, bucket, n);
+      if (id == 0) return flow + " is not found by its inside key";
+      if (find_outside(table, bucket, n) != id) return flow + ": keys find different records";
+      if (hard_word(table.record(id)) != state) return flow + ": hard state";
+      if (table.record(id).bucket != bucket) return flow + ": bucket";
+    }
+  }
+  uint64_t seen = 0;
+  pool.for_each_flow(0, [&](const FlowRecord&) { return ++seen, true; });
+  if (seen != flows_of(model)) return "for_each_flow saw " + std::to_string(seen);
+  return "";
+}
+
+// "" if each claimed page belongs to a bucket of chain 0 that knows of it; otherwise what is wrong.
+inline std::string page_leak(Pool& pool) {
+  const Regions regions(pool.base(), Geometry::of(pool.bytes()));
+  struct Pages {
+    uint32_t records = 0;
+    uint32_t index = 0;
+  };
+  std::map<uint32_t, Pages> claimed;
+  for (uint64_t i = 0; i < regions.geometry().pages; ++i) {
+    const auto tag = static_cast<uint32_t>(regions.page_table()[i]);
+    if (tag == 0) continue;
+    if (tag_chain(tag) != 0) return "page of another chain";
+    Pages& pages = claimed[tag & 0xffff];
+    const bool is_records = tag == page_tag(PageKind::kRecords, 0, tag & 0xffff);
+    ++(is_records ? pages.records : pages.index);
+  }
+  for (uint32_t bucket = 0; bucket < kMaxBuckets; ++bucket) {
+    const BucketHeader& header = regions.bucket(0, bucket);
+    const Pages pages = claimed[bucket];
+    if (pages.records != header.record_pages || pages.index != header.index_pages) {
+      return "bucket " + std::to_string(bucket) + " knows of " +
+             std::to_string(header.record_pages) + " record and " +
+             std::to_string(header.index_pages) + " index pages, but claimed " +
+             std::to_string(pages.records) + " and " + std::to_string(pages.index);
+    }
+  }
+  return "";
+}
+
+}  // namespace flowkeep
