@@ -1,5 +1,6 @@
 #include "dataplane/arena.h"
 
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <rte_cycles.h>
 #include <rte_errno.h>

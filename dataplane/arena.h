@@ -18,6 +18,7 @@
 #include <string_view>
 
 #include "nfs/packet.h"
+#include "state/flow_table.h"
 #include "state/pool.h"
 #include "state/result.h"
 

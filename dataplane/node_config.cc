@@ -72,7 +72,7 @@ class Reader {
     if (error_ || written.empty()) return;
     uint64_t value = 0;
     const auto [end, failed] = std::from_chars(written.data(), written.data() + written.size(), value);
-    const std::string unit(end, written.data() + written.size());
+    const std::string unit = written.substr(static_cast<size_t>(end - written.data()));
     const uint64_t scale = unit.empty() ? 1 : unit == "K" ? 1ULL << 10 : unit == "M" ? 1ULL << 20 : unit == "G" ? 1ULL << 30 : 0;
     if (failed != std::errc() || scale == 0 || value > (uint64_t{1} << 50) / scale) {
       return fail(child(key), "\"" + written + "\" is no size; accepted: bytes, or a number with K, M or G");

@@ -12,8 +12,9 @@ namespace flowkeep {
 namespace {
 
 constexpr uint32_t kSleepMs = 1000;          // between looks for expired flows when no packet comes
-constexpr uint32_t kSweepRecords = 32;       // after a burst
-constexpr uint32_t kIdleSweepRecords = 4096;
+constexpr uint32_t kSweepBuckets = 4;         // looked at after some bursts
+constexpr uint32_t kIdleSweepBuckets = 256;
+constexpr uint32_t kSweepRecords = 8;         // of each bucket, a time
 constexpr uint64_t kSweepEveryBursts = 16;
 constexpr double kSpinUs = 20;               // before sleeping; longer starves others on a small machine
 
@@ -72,7 +73,7 @@ void Worker::adopt(size_t slot) {
 }
 
 size_t Worker::burst() {
-  rte_ring_zc_data in;
+  rte_ring_zc_data in{};
   const unsigned room = std::min<unsigned>(kBurst, rte_ring_free_count(outbox_));
   const unsigned count = rte_ring_dequeue_zc_burst_start(inbox_, room, &in, nullptr);
   if (count == 0) return 0;
@@ -86,9 +87,10 @@ size_t Worker::burst() {
     rte_prefetch0(packets[i].meta);
     rte_prefetch0(packets[i].frame);
   }
+  const uint64_t opened_before = runtime_.counters().opened;
   const size_t done = runtime_.run({packets, count}, arena_.now_s(), slot_->undo);
 
-  rte_ring_zc_data out;
+  rte_ring_zc_data out{};
   rte_ring_enqueue_zc_burst_start(outbox_, static_cast<unsigned>(done), &out, nullptr);
   for (unsigned i = 0; i < done; ++i) at(out, i) = reinterpret_cast<void*>(packets[i].handle);
 
@@ -100,7 +102,8 @@ size_t Worker::burst() {
 
   bump(slot_->bursts);
   bump(slot_->packets, processed);
-  if (slot_->bursts.load(std::memory_order_relaxed) % kSweepEveryBursts == 0) sweep(kSweepRecords);
+  bump(slot_->opened_flows, runtime_.counters().opened - opened_before);
+  if (slot_->bursts.load(std::memory_order_relaxed) % kSweepEveryBursts == 0) sweep(kSweepBuckets);
   return done;
 }
 
@@ -124,14 +127,14 @@ void Worker::publish_and_release(uint32_t packets) {
 
 // Closes expired flows of the buckets that this slot owns and that are not being handed over. The switch
 // holds a bucket first and then waits until `sweeping` is 0 before it gives the bucket to another slot.
-void Worker::sweep(uint32_t records) {
+void Worker::sweep(uint32_t buckets) {
   slot_->sweeping.exchange(1, std::memory_order_seq_cst);
-  for (uint32_t tried = 0; tried < chain_.buckets && records > 0; ++tried) {
+  for (uint32_t tried = 0; tried < chain_.buckets && buckets > 0 && table_.has_room(kBurst); ++tried) {
     sweep_bucket_ = (sweep_bucket_ + 1) & (chain_.buckets - 1);
     const Steering& steering = chain_.steering[sweep_bucket_];
     if (steering.slot.load() != slot_number_ || steering.held.load() != 0) continue;
-    records -= std::min(records, runtime_.sweep(sweep_bucket_, records, arena_.now_s()));
-    if (!table_.has_room(kBurst)) break;
+    runtime_.sweep({&sweep_bucket_, 1}, kSweepRecords, arena_.now_s());
+    --buckets;
   }
   if (table_.dirty()) {
     commit(unpack(slot_->committed.load(std::memory_order_relaxed)));
@@ -143,7 +146,7 @@ void Worker::sweep(uint32_t records) {
 
 void Worker::idle() {
   sleep_on(slot_->doorbell, kSleepMs, [this] { return rte_ring_count(inbox_) != 0 || leave_asked(); });
-  if (rte_ring_count(inbox_) == 0 && !leave_asked()) sweep(kIdleSweepRecords);
+  if (rte_ring_count(inbox_) == 0 && !leave_asked()) sweep(kIdleSweepBuckets);
 }
 
 SlotRecovery recover_slot(const Arena& arena, Pool& pool, size_t slot_number) {

@@ -21,6 +21,7 @@
 
 #include "dataplane/arena.h"
 #include "nfs/chain.h"
+#include "nfs/chain_runtime.h"
 #include "state/flow_table.h"
 
 namespace flowkeep {
@@ -37,7 +38,7 @@ class Worker {
   size_t burst();
   void commit(BurstPositions after);
   void publish_and_release(uint32_t packets);
-  void sweep(uint32_t records);
+  void sweep(uint32_t buckets);
   void idle();
   bool leave_asked() const;
 

@@ -14,16 +14,18 @@ namespace {
 constexpr size_t kEthernetBytes = 14;
 constexpr uint8_t kIcmpEchoReply = 0, kIcmpTimeExceeded = 11;
 
+constexpr uint16_t network(uint16_t host) { return Be16::from_host(host).raw; }
+
 struct [[gnu::packed]] ArpPacket {  // RFC 826, for Ethernet and IPv4
   uint8_t destination[6], source[6];
-  Be16 ether_type;
-  Be16 hardware, protocol;
+  uint16_t ether_type;            // all in network order
+  uint16_t hardware, protocol;
   uint8_t hardware_bytes, protocol_bytes;
-  Be16 operation;
+  uint16_t operation;
   uint8_t sender_mac[6];
-  Be32 sender;
+  uint32_t sender;
   uint8_t target_mac[6];
-  Be32 target;
+  uint32_t target;
 };
 static_assert(sizeof(ArpPacket) == 42);
 
@@ -50,28 +52,27 @@ void Switch::handle_arp(size_t port_index, rte_mbuf* packet) {
   PortState& state = ports_[port_index];
   if (packet->data_len < sizeof(ArpPacket)) return drop(port_index, packet, DropReason::kTruncatedEthernet);
   auto* arp = rte_pktmbuf_mtod(packet, ArpPacket*);
-  const bool ethernet_ipv4 = arp->hardware.host() == 1 && arp->protocol.host() == 0x0800 &&
+  const bool ethernet_ipv4 = arp->hardware == network(1) && arp->protocol == network(0x0800) &&
                              arp->hardware_bytes == 6 && arp->protocol_bytes == 4;
-  const uint16_t operation = Be16(arp->operation).host();
+  const uint16_t operation = Be16{arp->operation}.host();
+  const Be32 asked{arp->target};
+  const Be32 asking{arp->sender};
   if (!ethernet_ipv4 || (operation != 1 && operation != 2)) {
     return drop(port_index, packet, DropReason::kUnsupportedEtherType);
   }
-  const bool for_us = answers_for(state, arp->target);
+  const bool for_us = answers_for(state, asked);
   Neighbours::Mac sender;
   std::memcpy(sender.bytes.data(), arp->sender_mac, 6);
-  if (Be32(arp->sender).raw != 0 && !answers_for(state, arp->sender)) {
-    state.neighbours->learn(arp->sender, sender, for_us, now_ms_);
-  }
+  if (asking.raw != 0 && !answers_for(state, asking)) state.neighbours->learn(asking, sender, for_us, now_ms_);
   if (operation != 1 || !for_us) {
     rte_pktmbuf_free(packet);
     return;
   }
-  const Be32 asked = arp->target;
   std::memcpy(arp->target_mac, arp->sender_mac, 6);
   arp->target = arp->sender;
   std::memcpy(arp->sender_mac, state.port->mac().addr_bytes, 6);
-  arp->sender = asked;
-  arp->operation = Be16::from_host(2);
+  arp->sender = asked.raw;
+  arp->operation = network(2);
   transmit(port_index, packet, sender);
 }
 
@@ -81,15 +82,15 @@ void Switch::send_arp_request(size_t port_index, Be32 address) {
   if (packet == nullptr) return;
   auto* arp = reinterpret_cast<ArpPacket*>(rte_pktmbuf_append(packet, sizeof(ArpPacket)));
   *arp = ArpPacket{};
-  arp->ether_type = Be16::from_host(0x0806);
-  arp->hardware = Be16::from_host(1);
-  arp->protocol = Be16::from_host(0x0800);
+  arp->ether_type = network(0x0806);
+  arp->hardware = network(1);
+  arp->protocol = network(0x0800);
   arp->hardware_bytes = 6;
   arp->protocol_bytes = 4;
-  arp->operation = Be16::from_host(1);
+  arp->operation = network(1);
   std::memcpy(arp->sender_mac, port.mac().addr_bytes, 6);
-  arp->sender = port.source_for(address);
-  arp->target = address;
+  arp->sender = port.source_for(address).raw;
+  arp->target = address.raw;
   transmit(port_index, packet, Neighbours::Mac{{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}});
 }
 

@@ -17,8 +17,9 @@ constexpr uint16_t kDescriptors = 1024;
 
 std::set<uint16_t> known_ports() {
   std::set<uint16_t> ports;
-  uint16_t id = 0;
-  RTE_ETH_FOREACH_DEV(id) ports.insert(id);
+  for (uint64_t id = rte_eth_find_next(0); id < RTE_MAX_ETHPORTS; id = rte_eth_find_next(static_cast<uint16_t>(id + 1))) {
+    ports.insert(static_cast<uint16_t>(id));
+  }
   return ports;
 }
 

@@ -37,7 +37,9 @@ std::string allowed_cpus() {
   sched_getaffinity(0, sizeof(set), &set);
   std::string list;
   for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (CPU_ISSET(cpu, &set)) list += (list.empty() ? "" : ",") + std::to_string(cpu);
+    if (!CPU_ISSET(cpu, &set)) continue;
+    if (!list.empty()) list += ',';
+    list += std::to_string(cpu);
   }
   return list;
 }
