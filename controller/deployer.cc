@@ -15,7 +15,7 @@ constexpr std::chrono::milliseconds kStatusDeadline{1'000};
 std::string revision_text(uint32_t revision) { return "revision " + std::to_string(revision); }
 
 Error not_found(const std::string& name) {
-  return {Error::Kind::kNotFound, "name", "there is no chain \"" + name + "\""};
+  return {Error::Kind::kNotFound, "", "there is no chain \"" + name + "\""};
 }
 
 const StoredChain* find_chain(const std::vector<StoredChain>& chains, const std::string& name) {

@@ -63,11 +63,11 @@ Result<void> Fleet::heartbeat(const v1::HeartbeatRequest& request) {
     const std::scoped_lock lock(mutex_);
     const auto found = members_.find(request.name());
     if (found == members_.end()) {
-      return Error{Error::Kind::kNotFound, "name", "node \"" + request.name() + "\" is not registered"};
+      return Error{Error::Kind::kNotFound, "", "node \"" + request.name() + "\" is not registered"};
     }
     Member& member = found->second;
     if (request.started_at_s() != 0 && request.started_at_s() != member.view.registration.started_at_s()) {
-      return Error{Error::Kind::kNotFound, "started_at_s",
+      return Error{Error::Kind::kNotFound, "",
                    "this start of node \"" + request.name() + "\" is not registered"};
     }
     returned = !view_of(member).alive;

@@ -2,16 +2,27 @@
 
 #include <google/protobuf/util/json_util.h>
 
+#include "nfs/chain.h"
+
 namespace flowkeep {
 
 Result<void> validate_functions(const StoredChain& chain) {
-  for (int i = 0; i < chain.spec.functions_size(); ++i) {
-    const std::string& type = chain.spec.functions(i).type();
-    if (type == "firewall" || type == "nat44") continue;
-    return invalid("spec.functions[" + std::to_string(i) + "].type",
-                   "unknown function \"" + type + "\"; known: firewall, nat44");
+  ChainSpec spec;
+  spec.name = chain.name;
+  spec.revision = chain.revision;
+  for (const v1::Function& function : chain.spec.functions()) {
+    FunctionSpec added;
+    added.type = function.type();
+    if (function.has_config()) {
+      const auto status = google::protobuf::util::MessageToJsonString(function.config(), &added.config_json);
+      if (!status.ok()) {
+        return invalid("spec.functions[" + std::to_string(spec.functions.size()) + "].config",
+                       "has no JSON form: " + status.ToString());
+      }
+    }
+    spec.functions.push_back(std::move(added));
   }
-  return {};
+  return validate_chain(spec);
 }
 
 }  // namespace flowkeep

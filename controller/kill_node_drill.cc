@@ -4,6 +4,8 @@
 #include <map>
 #include <tuple>
 
+#include "nfs/flow_phase.h"
+
 namespace flowkeep {
 namespace {
 
@@ -12,8 +14,6 @@ using std::chrono::milliseconds;
 constexpr milliseconds kStatusDeadline{1'000};
 constexpr milliseconds kFlowsDeadline{30'000};
 constexpr uint32_t kFlowsCompared = 1'000'000;
-constexpr double kShortestIdleTimeout_s = 30;      // of any phase but an established TCP connection's
-constexpr double kTcpEstablishedTimeout_s = 7'440;  // RFC 5382 REQ-5: no shorter than 2 h 4 min
 
 double seconds(milliseconds time) { return std::chrono::duration<double>(time).count(); }
 
@@ -48,10 +48,9 @@ void add_time_check(v1::DrillReport& report, const std::string& name, double mea
 }  // namespace
 
 bool may_have_ended(const v1::Flow& before, double now_s) {
-  const double idle_s = now_s - static_cast<double>(before.last_seen_s());
-  if (before.protocol() == "tcp" && before.phase() == "established") return idle_s >= kTcpEstablishedTimeout_s;
-  if (before.phase().starts_with("clos")) return true;
-  return idle_s >= kShortestIdleTimeout_s;
+  const uint8_t protocol = before.protocol() == "tcp" ? kProtocolTcp : before.protocol() == "udp" ? kProtocolUdp : kProtocolIcmp;
+  const FlowPhase phase = before.phase() == "established" ? FlowPhase::kEstablished : FlowPhase::kOpening;
+  return now_s - static_cast<double>(before.last_seen_s()) >= Timeouts().of(protocol, phase);
 }
 
 Result<std::vector<KillNodeDrill::ChainFlow>> KillNodeDrill::flows(NodeLink& link, const v1::NodeStatus& status) {

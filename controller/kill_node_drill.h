@@ -51,7 +51,7 @@ class KillNodeDrill {
   KillNodeLimits limits_;
 };
 
-// May a flow that was there before be gone, without anything having been lost? TCP established: no.
+// May a flow that was there before be gone, without anything having been lost? Only if its time-out passed.
 bool may_have_ended(const v1::Flow& before, double now_s);
 
 }  // namespace flowkeep

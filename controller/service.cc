@@ -117,7 +117,7 @@ Result<v1::Chain> chain_or_only(Deployer& deployer, const std::string& name) {
 
 Result<NodeView> live_node(const Fleet& fleet, const std::string& name) {
   auto node = fleet.node(name);
-  if (!node) return Error{Error::Kind::kNotFound, "node", "there is no node \"" + name + "\""};
+  if (!node) return Error{Error::Kind::kNotFound, "", "there is no node \"" + name + "\""};
   if (!node->alive) return unavailable("node", "node \"" + name + "\" is away");
   return std::move(*node);
 }
@@ -228,7 +228,7 @@ class NodesService final : public v1::Nodes::Service {
   }
   Status Get(ServerContext*, const v1::GetNodeRequest* request, v1::Node* response) override {
     const auto node = parts_.fleet.node(request->name());
-    if (!node) return {grpc::NOT_FOUND, "name: there is no node \"" + request->name() + "\""};
+    if (!node) return {grpc::NOT_FOUND, "there is no node \"" + request->name() + "\""};
     describe(*node, *response);
     return Status::OK;
   }
@@ -283,7 +283,7 @@ Reports ask_nodes(const Fleet& fleet, const std::string& name) {
 }
 
 Status check_exists(const ApiParts& parts, const std::string& chain, const std::string& node) {
-  if (!node.empty() && !parts.fleet.node(node)) return {grpc::NOT_FOUND, "node: there is no node \"" + node + "\""};
+  if (!node.empty() && !parts.fleet.node(node)) return {grpc::NOT_FOUND, "there is no node \"" + node + "\""};
   if (chain.empty()) return Status::OK;
   return status_of(parts.deployer.get(chain));
 }
