@@ -16,7 +16,7 @@ _DOWNLOAD_MB = 256
 _DOWNLOAD_RATE = "20M"        # bytes a second: long enough for the kills
 _KILL_INTERVAL_S = 0.15
 _KILLS = 50
-_FORBIDDEN_PORT = 8081
+_FORBIDDEN_PORT = 9090
 
 
 def steps(lab, report):

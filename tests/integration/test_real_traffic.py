@@ -34,7 +34,7 @@ def test_server_sees_the_address_of_the_nat(lab):
 
 def test_forbidden_port_is_refused(lab):
     site = _deployed(lab)
-    server = HttpServer(lab, site.outside, OUTSIDE_HOST, 8081)
+    server = HttpServer(lab, site.outside, OUTSIDE_HOST, 9090)
     before = site.ctl.drops(CHAIN, "firewall_denied")
     assert _fetch(site, server.url, "--connect-timeout", "2", check=False).returncode == 28
     assert site.ctl.drops(CHAIN, "firewall_denied") > before
