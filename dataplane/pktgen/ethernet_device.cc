@@ -81,11 +81,15 @@ Result<std::unique_ptr<Eal>> Eal::start(const std::vector<std::string>& devices,
   std::unique_ptr<Eal> eal(new Eal);
   eal->file_prefix_ = "flowkeep-pktgen-" + std::to_string(getpid());
   eal->hugepages_ = free_hugepages_2mb() >= kMemoryMb / 2 + kSpareHugepages;
-  std::vector<std::string> words = {
-      "flowkeep-pktgen", "--in-memory", "--file-prefix=" + eal->file_prefix_,
-      "--no-telemetry",  "--no-shconf", "--log-level=error",
-      "--iova-mode=va",  "--lcores",    lcores(threads, cores)};
-  if (!eal->hugepages_) words.insert(words.end(), {"--no-huge", "-m", std::to_string(kMemoryMb)});
+  std::vector<std::string> words = {"flowkeep-pktgen", "--file-prefix=" + eal->file_prefix_,
+                                    "--no-telemetry",  "--no-shconf",
+                                    "--iova-mode=va",  "--log-level=error",
+                                    "--lcores",        lcores(threads, cores)};
+  // --in-memory cannot be combined with --no-huge, which makes no files either.
+  if (eal->hugepages_)
+    words.push_back("--in-memory");
+  else
+    words.insert(words.end(), {"--no-huge", "-m", std::to_string(kMemoryMb)});
   if (std::all_of(devices.begin(), devices.end(), is_virtual)) words.push_back("--no-pci");
   for (const std::string& device : devices)
     words.insert(words.end(), {is_virtual(device) ? "--vdev" : "-a", device});

@@ -2,11 +2,11 @@
 
 #include <rte_cycles.h>
 #include <rte_launch.h>
-#include <sched.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <ctime>
 
@@ -19,7 +19,7 @@ constexpr double kArpTimeoutS = 3.0;
 constexpr double kArpIntervalS = 0.2;
 constexpr uint32_t kWarmupSilenceMs = 200;
 constexpr double kLongestDrainS = 20.0;
-constexpr double kSleepS = 20e-6;  // when there is nothing to do for longer than this
+constexpr double kArpPollS = 1e-3;
 constexpr double kStopCheckS = 2e-3;
 
 void sleep_for(double seconds) {
@@ -39,6 +39,7 @@ Measurement::Measurement(const Options& options, const Eal& eal, StopSignal& sto
       eal_(eal),
       stop_(stop),
       ticks_per_s_(rte_get_tsc_hz()),
+      idler_(ticks_per_s_),
       run_(draw_run()),
       show_progress_(options.progress || isatty(STDERR_FILENO)) {
   prctl(PR_SET_TIMERSLACK, 1000);  // short sleeps that are short
@@ -130,7 +131,7 @@ Result<MacAddress> Measurement::gateway_mac() {
       asker.ask_arp(*options_.gateway, options_.ranges.source.first);
       next += interval;
     }
-    if (!poll()) sleep_for(kSleepS);
+    if (!poll()) sleep_for(kArpPollS);
   }
   return *asker.answer();
 }
@@ -166,8 +167,9 @@ void Measurement::start_receiving() {
   rte_eal_remote_launch(
       [](void* self) {
         auto& measurement = *static_cast<Measurement*>(self);
+        Idler idler(measurement.ticks_per_s_);
         while (measurement.receiving_.load(std::memory_order_relaxed))
-          if (!measurement.rx_->step()) sched_yield();
+          if (!measurement.rx_->step()) idler.idle(0);
         return 0;
       },
       this, 1);
@@ -197,23 +199,14 @@ bool Measurement::stopped() {
   return stop;
 }
 
-// The machine may have no core for us alone: whoever has nothing to do lets others run.
-void Measurement::idle(uint64_t ticks) {
-  if (static_cast<double>(ticks) > 2 * kSleepS * static_cast<double>(ticks_per_s_)) {
-    sleep_for(kSleepS);
-  } else {
-    sched_yield();
-  }
-}
-
 void Measurement::warm_up() {
   if (!flow_source_ || !options_.warmup) return;
   flow_source_->set_phase(Phase::kWarmup);
-  transmitter_->begin(options_.warmup_pps, options_.flows, rte_rdtsc());
+  transmitter_->begin(options_.warmup_pps, options_.flows, true, rte_rdtsc());
   while (!transmitter_->exhausted() && !stopped()) {
     const uint64_t now = rte_rdtsc();
     const bool sent = transmitter_->step(now);
-    if (!poll() && !sent) idle(transmitter_->ticks_to_next(now));
+    if (!poll() && !sent) idler_.idle(transmitter_->ticks_to_next(now));
     show_progress(now);
   }
   transmitter_->finish();
@@ -230,11 +223,12 @@ void Measurement::send() {
   const uint64_t start = rte_rdtsc();
   const uint64_t end =
       start + static_cast<uint64_t>(options_.duration_s * static_cast<double>(ticks_per_s_));
-  transmitter_->begin(options_.rate.packets_per_s(source_->mean_size_bytes()), UINT64_MAX, start);
+  const double rate_pps = options_.rate.packets_per_s(source_->mean_size_bytes());
+  transmitter_->begin(rate_pps, UINT64_MAX, std::isinf(rate_pps), start);
   uint64_t now = start;
   while (now < end && !interrupted_ && !transmitter_->exhausted() && !stopped()) {
     const bool sent = transmitter_->step(now);
-    if (!poll() && !sent) idle(transmitter_->ticks_to_next(now));
+    if (!poll() && !sent) idler_.idle(transmitter_->ticks_to_next(now));
     show_progress(now);
     now = rte_rdtsc();
   }
@@ -259,7 +253,7 @@ void Measurement::settle(uint32_t silence_ms, uint64_t until_received) {
     if (now > last && now - last >= silence) return;
     if (until_received != 0 && received() >= until_received) return;
     if (stopped()) return;
-    if (!poll()) idle(0);
+    if (!poll()) idler_.idle(0);
   }
 }
 

@@ -11,6 +11,7 @@
 
 #include "dataplane/pktgen/ethernet_device.h"
 #include "dataplane/pktgen/frame_source.h"
+#include "dataplane/pktgen/idler.h"
 #include "dataplane/pktgen/options.h"
 #include "dataplane/pktgen/receiver.h"
 #include "dataplane/pktgen/report.h"
@@ -47,7 +48,6 @@ class Measurement {
   // Waits until nothing has arrived for `silence_ms`, or `until_received` packets have (0: no
   // matter).
   void settle(uint32_t silence_ms, uint64_t until_received);
-  void idle(uint64_t ticks);
   void show_progress(uint64_t now_tsc);
   Report report() const;
   void report_tagged(Report& report) const;
@@ -56,6 +56,7 @@ class Measurement {
   const Eal& eal_;
   StopSignal& stop_;
   uint64_t ticks_per_s_;
+  Idler idler_;
   uint16_t run_;
   bool show_progress_;
 

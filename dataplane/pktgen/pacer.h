@@ -1,7 +1,7 @@
 // Pacer: how many packets are due, from the time alone. Packets that could not go out on time are
-// caught up at no more than twice the rate, so that a pause (of this process on a busy machine) is
-// not followed by a burst that no real link would carry. What is more than kLongestBacklogS behind
-// is given up.
+// caught up at no more than four times the rate, so that a pause (of this process on a busy
+// machine) is not followed by a burst that no real link would carry. What is more than
+// kLongestBacklogS behind is given up.
 //
 // Time is a counter passed in. One thread.
 #pragma once
@@ -15,7 +15,7 @@ namespace flowkeep::pktgen {
 class Pacer {
  public:
   static constexpr double kLongestBacklogS = 0.1;
-  static constexpr double kCatchUpFactor = 2.0;
+  static constexpr double kCatchUpFactor = 4.0;
 
   // `rate_pps` > 0; infinity: always due.
   Pacer(double rate_pps, double ticks_per_s, uint64_t start_ticks)

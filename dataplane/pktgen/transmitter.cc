@@ -4,7 +4,7 @@
 #include <rte_mbuf.h>
 #include <sched.h>
 
-#include <cmath>
+#include <algorithm>
 
 namespace flowkeep::pktgen {
 
@@ -22,10 +22,11 @@ Transmitter::~Transmitter() {
   give_up();
 }
 
-void Transmitter::begin(double rate_pps, uint64_t most, uint64_t now_tsc) {
+void Transmitter::begin(double rate_pps, uint64_t most, bool patient, uint64_t now_tsc) {
   pacer_ = Pacer(rate_pps, ticks_per_s_, now_tsc);
   gaps_ = GapMeter(gap_limit_ticks_);
-  paced_ = std::isfinite(rate_pps);
+  patient_ = patient;
+  finishing_ = false;
   remaining_ = most;
   sent_ = sent_bytes_ = not_sent_ = stalled_ = 0;
 }
@@ -47,7 +48,7 @@ uint16_t Transmitter::make_burst(uint64_t now_tsc) {
   const auto wanted = static_cast<uint16_t>(pacer_.take(now_tsc, most));
   if (wanted == 0) return 0;
   if (rte_pktmbuf_alloc_bulk(pool_, burst_.data(), wanted) != 0) {
-    not_sent_ += paced_ ? wanted : 0;
+    not_sent_ += patient_ ? 0 : wanted;
     return 0;
   }
   uint16_t made = 0;
@@ -78,12 +79,13 @@ void Transmitter::offer(uint64_t now_tsc) {
   offered_ = static_cast<uint16_t>(offered_ + taken);
   if (taken > 0) gaps_.on_event(now_tsc);
   if (offered_ == count_) return;
+  const bool gives_up = !patient_ || finishing_;
   if (stalled_since_ == 0) {
     ++stalled_;
     stalled_since_ = now_tsc;
   } else if (taken > 0) {
     stalled_since_ = now_tsc;
-  } else if (paced_ &&
+  } else if (gives_up &&
              static_cast<double>(now_tsc - stalled_since_) > kLongestStallS * ticks_per_s_) {
     give_up();
   }
@@ -100,7 +102,7 @@ void Transmitter::give_up() {
 
 void Transmitter::finish() {
   remaining_ = 0;
-  paced_ = true;
+  finishing_ = true;
   while (offered_ != count_) {
     offer(rte_rdtsc());
     if (offered_ != count_) sched_yield();

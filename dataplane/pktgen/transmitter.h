@@ -1,7 +1,7 @@
 // Transmitter: hands a source's frames to a device at the pacer's rate. Never waits: a burst that
-// the device does not take at once is offered again at each step. After kLongestStallS (with a
-// rate; with none it waits for ever) the rest of the burst is given back to the source and counts
-// as not sent.
+// the device does not take at once is offered again at each step. A patient series goes on until it
+// is taken; another one gives the rest of the burst back to the source after kLongestStallS, and
+// counts it as not sent.
 //
 // Thread rule: one thread, the device's.
 #pragma once
@@ -26,8 +26,8 @@ class Transmitter {
   Transmitter(const Transmitter&) = delete;
   Transmitter& operator=(const Transmitter&) = delete;
 
-  // Starts a series of at most `most` frames.
-  void begin(double rate_pps, uint64_t most, uint64_t now_tsc);
+  // Starts a series of at most `most` frames. A patient one waits for a slow device without limit.
+  void begin(double rate_pps, uint64_t most, bool patient, uint64_t now_tsc);
   // Sends what is due. Returns whether it did anything.
   bool step(uint64_t now_tsc);
   // Ends the series: offers what is left of the last burst until it is taken or the stall limit is
@@ -41,7 +41,7 @@ class Transmitter {
   // Of the series that began last.
   uint64_t sent() const { return sent_; }
   uint64_t sent_bytes() const { return sent_bytes_; }  // with FCS
-  uint64_t not_sent() const { return not_sent_ + pacer_.given_up(); }
+  uint64_t not_sent() const { return not_sent_ + (patient_ ? 0 : pacer_.given_up()); }
   uint64_t stalled() const { return stalled_; }  // bursts that the device did not take at once
   const GapMeter& gaps() const { return gaps_; }
 
@@ -57,7 +57,8 @@ class Transmitter {
   uint64_t gap_limit_ticks_;
   Pacer pacer_;
   GapMeter gaps_;
-  bool paced_ = false;
+  bool patient_ = false;
+  bool finishing_ = false;
   bool source_dry_ = false;
   std::array<rte_mbuf*, kBurst> burst_{};
   uint16_t count_ = 0;    // frames in burst_
