@@ -17,6 +17,7 @@ enum class DropReason : uint8_t {
   kTruncatedL4,          // TCP, UDP or ICMP header beyond the packet
   kBadTcpHeader,         // data offset below 5 words or beyond the packet
   kBadUdpLength,
+  kBadIcmpChecksum,      // of an ICMP error, or of the IPv4 header that it quotes
   kUnsupportedEtherType,
   kUnsupportedIpv6,
   kUnsupportedFragment,

@@ -27,7 +27,8 @@ struct alignas(64) FlowRecord {
   FlowKey inside_key;    // +0  as seen by the inside port
   FlowKey outside_key;   // +16 as seen by the outside port (addresses after translation)
   FlowPhase phase;       // +32
-  uint8_t reserved0[3];  // +33 zero
+  Side initiator;        // +33 side that the flow's first packet came from
+  uint8_t reserved0[2];  // +34 zero
   uint32_t bucket;       // +36 bucket within the chain
   uint32_t revision;     // +40 revision of the chain that opened or last accepted the flow
   uint32_t opened_s;     // +44 Unix time, seconds

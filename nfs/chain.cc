@@ -1,0 +1,91 @@
+#include "nfs/chain.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "nfs/firewall/linear_classifier.h"
+
+namespace flowkeep {
+namespace {
+
+std::string function_field(size_t index) {
+  return "spec.functions[" + std::to_string(index) + "]";
+}
+
+// A translation must be the last step: the functions before it then all see inside keys, and the
+// record's outside key is its alone to give.
+Result<void> check_translators(std::span<const Chain::Element> elements) {
+  for (size_t i = 0; i + 1 < elements.size(); ++i) {
+    const AnyFunction& function = *elements[i].function;
+    if (!function.translates()) continue;
+    return invalid(function_field(i) + ".type",
+                   '"' + std::string(function.type()) +
+                       "\" translates addresses and must be the last function; accepted: at most "
+                       "one translating function, in the last place");
+  }
+  return {};
+}
+
+}  // namespace
+
+std::optional<std::vector<size_t>> layout_hard_state(std::span<const size_t> bytes) {
+  std::vector<size_t> offsets;
+  size_t next = 0;
+  for (const size_t size : bytes) {
+    offsets.push_back(next);
+    next += (size + 7) / 8 * 8;
+    if (next > kHardStateBytes) return std::nullopt;
+  }
+  return offsets;
+}
+
+Result<std::unique_ptr<Chain>> Chain::build(const ChainSpec& spec, const FunctionContext& context) {
+  if (spec.functions.empty()) {
+    return invalid("spec.functions", "is empty; accepted: at least one function");
+  }
+  std::vector<Element> elements;
+  std::vector<size_t> sizes;
+  for (size_t i = 0; i < spec.functions.size(); ++i) {
+    auto function = build_function(spec.functions[i], function_field(i), context);
+    if (!function.ok()) return function.error();
+    sizes.push_back((*function)->hard_bytes());
+    elements.push_back({std::move(*function), 0});
+  }
+  if (const auto checked = check_translators(elements); !checked.ok()) return checked.error();
+  const auto offsets = layout_hard_state(sizes);
+  if (!offsets) {
+    return invalid("spec.functions", "need more state for each flow than a record holds; accepted: " +
+                                         std::to_string(kHardStateBytes) + " bytes in all");
+  }
+  for (size_t i = 0; i < elements.size(); ++i) elements[i].hard_offset = (*offsets)[i];
+  return std::unique_ptr<Chain>(new Chain(spec, std::move(elements)));
+}
+
+Chain::Chain(const ChainSpec& spec, std::vector<Element> elements)
+    : name_(spec.name), revision_(spec.revision), elements_(std::move(elements)) {
+  for (const Element& element : elements_) {
+    if (element.function->translates()) translator_ = &element;
+    if (element.function->scope() != Scope::kChain) {
+      scope_ = std::max(scope_, element.function->scope());
+    }
+  }
+}
+
+std::span<const Be32> Chain::external_addresses() const {
+  return translator_ == nullptr ? std::span<const Be32>{} : translator_->function->external_addresses();
+}
+
+FlowKey Chain::outside_key(const FlowKey& inside, const uint8_t* hard) const {
+  if (translator_ == nullptr) return inside.reversed();
+  return translator_->function->outside_key(inside, hard + translator_->hard_offset);
+}
+
+Result<void> validate_chain(const ChainSpec& spec) {
+  FunctionContext context;
+  context.make_classifier = [] { return std::make_unique<LinearClassifier>(); };
+  const auto chain = Chain::build(spec, context);
+  if (!chain.ok()) return chain.error();
+  return {};
+}
+
+}  // namespace flowkeep

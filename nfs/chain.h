@@ -1,0 +1,64 @@
+// Chain: one revision of a tenant's chain, built: its functions, where each keeps its hard state in a
+// flow record, and how the chain is steered.
+//
+// Thread rule: immutable after build(). A zygote builds it, its workers share it copy-on-write and
+// make a ChainRuntime (nfs/chain_runtime.h) each.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "nfs/registry.h"
+
+namespace flowkeep {
+
+struct ChainSpec {
+  std::string name;
+  uint32_t revision = 0;
+  std::vector<FunctionSpec> functions;  // in order from the inside to the outside
+};
+
+// Offset in FlowRecord::hard of each function's hard state, given their sizes; aligned to 8 bytes.
+// Nothing if they need more than kHardStateBytes.
+std::optional<std::vector<size_t>> layout_hard_state(std::span<const size_t> bytes);
+
+class Chain {
+ public:
+  struct Element {
+    std::unique_ptr<AnyFunction> function;
+    size_t hard_offset = 0;
+  };
+
+  // Errors name the field: "spec.functions[1].config.rules[2].source[0]". context.field is not used.
+  static Result<std::unique_ptr<Chain>> build(const ChainSpec& spec, const FunctionContext& context);
+
+  const std::string& name() const { return name_; }
+  uint32_t revision() const { return revision_; }
+  std::span<const Element> elements() const { return elements_; }
+  // The coarsest scope of the functions that is not kChain.
+  Scope steering_scope() const { return scope_; }
+  // Addresses that the outside sees instead of the inside hosts'. Empty: the chain does not translate.
+  // The index into this list is the address index of port leases.
+  std::span<const Be32> external_addresses() const;
+  // Key by which packets from the outside find the flow. `hard`: FlowRecord::hard.
+  FlowKey outside_key(const FlowKey& inside, const uint8_t* hard) const;
+
+ private:
+  Chain(const ChainSpec& spec, std::vector<Element> elements);
+
+  std::string name_;
+  uint32_t revision_;
+  std::vector<Element> elements_;
+  const Element* translator_ = nullptr;  // at most one
+  Scope scope_ = Scope::kFlow;
+};
+
+// Would build() accept this chain? With a linear classifier, for whoever has no packets to classify.
+Result<void> validate_chain(const ChainSpec& spec);
+
+}  // namespace flowkeep

@@ -1,0 +1,198 @@
+#include "nfs/chain_runtime.h"
+
+#include <cassert>
+#include <ranges>
+
+#include "nfs/headers.h"
+
+namespace flowkeep {
+namespace {
+
+bool is_icmp_error(const PacketMeta& meta) { return meta.inner_l3_offset != 0; }
+
+void drop(PacketMeta& meta, DropReason reason) {
+  meta.verdict = Verdict::kDrop;
+  meta.reason = reason;
+}
+
+// Only what begins a conversation opens a flow: a SYN (as in RFC 6146 section 3.5.2.2), an echo
+// request, any UDP datagram.
+bool may_open(const Packet& packet) {
+  const PacketMeta& meta = *packet.meta;
+  if (is_icmp_error(meta)) return false;
+  switch (meta.key.protocol) {
+    case kProtocolTcp: return is_first_tcp_segment(meta.tcp_flags);
+    case kProtocolIcmp:
+      return checked_header<IcmpHeader>(packet.frame, meta.l4_offset).type == kIcmpEchoRequest;
+    default: return true;
+  }
+}
+
+}  // namespace
+
+ChainRuntime::ChainRuntime(const Chain& chain, FlowTable& table, uint32_t revision,
+                           const Timeouts& timeouts)
+    : chain_(chain), table_(table), revision_(revision), timeouts_(timeouts) {
+  for (const Chain::Element& element : chain.elements()) {
+    steps_.push_back(element.function->make_step(element.hard_offset));
+    has_process_ |= steps_.back()->has_process();
+  }
+}
+
+size_t ChainRuntime::run(std::span<Packet> packets, uint32_t now_s, UndoLog& undo) {
+  assert(packets.size() <= kBurstPackets);
+  for (const Packet& packet : packets) {
+    table_.prefetch_index(packet.meta->bucket, packet.meta->hash);
+    __builtin_prefetch(packet.frame, 1);
+  }
+  for (const Packet& packet : packets) {
+    table_.prefetch_record(packet.meta->bucket, packet.meta->hash);
+  }
+  size_t done = 0;
+  while (done < packets.size() && find_flow(packets[done], done, now_s) == Progress::kDone) ++done;
+  assert(done > 0 || packets.empty() || table_.dirty());
+  if (has_process_) run_functions(packets.first(done), now_s, undo);
+  return done;
+}
+
+ChainRuntime::Progress ChainRuntime::find_flow(const Packet& packet, size_t index, uint32_t now_s) {
+  PacketMeta& meta = *packet.meta;
+  meta.verdict = Verdict::kForward;
+  meta.reason = DropReason::kNone;
+  flows_[index] = 0;
+  const RecordId id = table_.find(meta.bucket, meta.key, meta.hash);
+  if (id == 0) return open_flow(packet, index, now_s);
+  if (may_go_on(table_.record(id), meta, now_s)) {
+    flows_[index] = id;
+    // An error about a flow neither keeps it alive nor ends it (RFC 5508 section 4.3, RFC 5382 REQ-10).
+    return is_icmp_error(meta) ? Progress::kDone : follow(id, meta, now_s);
+  }
+  if (is_icmp_error(meta)) {
+    drop(meta, DropReason::kNoFlow);
+    return Progress::kDone;
+  }
+  // The burst's earlier packets still need the record; room is needed for this end and a new begin.
+  if (used_before(id, index) || !table_.has_room(2)) return Progress::kNoRoom;
+  table_.close(id);
+  return open_flow(packet, index, now_s);
+}
+
+// False: the flow is over, or is not allowed any more, and the packet is judged as a first one.
+bool ChainRuntime::may_go_on(const FlowRecord& record, const PacketMeta& meta, uint32_t now_s) {
+  if (expired(record, timeouts_, now_s)) {
+    ++counters_.expired;
+    return false;
+  }
+  // The side that did not open the connection opens one of its own over the closed one.
+  if (record.phase == FlowPhase::kClosed && meta.side != record.initiator &&
+      is_first_tcp_segment(meta.tcp_flags) && !is_icmp_error(meta)) {
+    return false;
+  }
+  return record.revision == revision_ || still_allowed(record);
+}
+
+// The keys are compared because a revision may translate where another did not.
+bool ChainRuntime::still_allowed(const FlowRecord& record) {
+  bool allowed = true;
+  for (const auto& step : steps_) allowed = allowed && step->still_allowed(record);
+  allowed = allowed && record.outside_key == chain_.outside_key(record.inside_key, record.hard);
+  ++(allowed ? counters_.revised : counters_.revised_away);
+  return allowed;
+}
+
+ChainRuntime::Progress ChainRuntime::follow(RecordId id, const PacketMeta& meta, uint32_t now_s) {
+  const FlowRecord& record = table_.record(id);
+  const FlowPhase phase = next_phase(record, meta.tcp_flags, meta.side);
+  if (record.last_seen_s != now_s) table_.touch(id, now_s);
+  if (phase == record.phase && record.revision == revision_) return Progress::kDone;
+  if (!table_.has_room(1)) return Progress::kNoRoom;
+  FlowRecord& staged = table_.stage(id);
+  if (phase == FlowPhase::kOpening && is_closing(staged.phase)) {
+    staged.opened_s = now_s;
+    ++counters_.reopened;
+  }
+  staged.phase = phase;
+  staged.revision = revision_;
+  return Progress::kDone;
+}
+
+ChainRuntime::Progress ChainRuntime::open_flow(const Packet& packet, size_t index, uint32_t now_s) {
+  PacketMeta& meta = *packet.meta;
+  if (!may_open(packet)) {
+    drop(meta, DropReason::kNoFlow);
+    return Progress::kDone;
+  }
+  if (!table_.has_room(1)) return Progress::kNoRoom;
+  const FlowKey inside = meta.side == Side::kInside ? meta.key : meta.key.reversed();
+  OpeningFlow flow{inside, meta.side, meta.bucket, table_};
+  if (const DropReason refused = open_functions(flow); refused != DropReason::kNone) {
+    drop(meta, refused);
+    return Progress::kDone;
+  }
+  const FlowTable::Opened opened =
+      table_.open(meta.bucket, inside, chain_.outside_key(inside, flow.hard.data()));
+  switch (opened.status) {
+    case OpenStatus::kOk: break;
+    case OpenStatus::kWriteSetFull: return Progress::kNoRoom;
+    case OpenStatus::kPoolFull: drop(meta, DropReason::kPoolFull); return Progress::kDone;
+    // The outside key is another flow's, which a revision that translated has left.
+    case OpenStatus::kKeyExists: drop(meta, DropReason::kNoFlow); return Progress::kDone;
+  }
+  FlowRecord& record = table_.stage(opened.id);
+  record.phase = FlowPhase::kOpening;
+  record.initiator = meta.side;
+  record.revision = revision_;
+  record.opened_s = now_s;
+  record.last_seen_s = now_s;
+  std::memcpy(record.hard, flow.hard.data(), kHardStateBytes);
+  flows_[index] = opened.id;
+  ++counters_.opened;
+  return Progress::kDone;
+}
+
+DropReason ChainRuntime::open_functions(OpeningFlow& flow) {
+  const auto refusal_of = [&flow](auto&& steps) {
+    for (const auto& step : steps) {
+      if (const Decision decision = step->open(flow); !decision.accepted()) return decision.refused;
+    }
+    return DropReason::kNone;
+  };
+  return flow.initiator == Side::kInside ? refusal_of(steps_)
+                                         : refusal_of(std::views::reverse(steps_));
+}
+
+bool ChainRuntime::used_before(RecordId id, size_t index) const {
+  for (size_t i = 0; i < index; ++i) {
+    if (flows_[i] == id) return true;
+  }
+  return false;
+}
+
+void ChainRuntime::run_functions(std::span<Packet> packets, uint32_t now_s, UndoLog& undo) {
+  BurstFrame frame{packets, {}, undo, 0, now_s};
+  for (size_t i = 0; i < packets.size(); ++i) {
+    frame.records[i] = flows_[i] == 0 ? nullptr : &table_.record(flows_[i]);
+  }
+  for (const auto& step : steps_) {
+    if (step->has_process()) step->process(frame, Side::kInside);
+  }
+  for (const auto& step : std::views::reverse(steps_)) {
+    if (step->has_process()) step->process(frame, Side::kOutside);
+  }
+}
+
+uint32_t ChainRuntime::sweep(std::span<const uint32_t> buckets, uint32_t records, uint32_t now_s) {
+  uint32_t closed = 0;
+  for (const uint32_t bucket : buckets) {
+    if (!table_.has_room(1)) break;
+    table_.sweep(bucket, records, [&](RecordId id, const FlowRecord& record) {
+      if (!expired(record, timeouts_, now_s) || !table_.has_room(1)) return;
+      table_.close(id);
+      ++closed;
+    });
+  }
+  counters_.expired += closed;
+  return closed;
+}
+
+}  // namespace flowkeep

@@ -1,0 +1,73 @@
+// ChainRuntime: runs bursts of packets through a chain in one worker.
+//
+// For each burst: look every flow up (its cache misses overlap), open new flows, follow each flow's
+// phase, then run the functions over the burst, from the inside in the chain's order and from the
+// outside in reverse. Every change of hard state is staged in the FlowTable; the worker commits it,
+// publishes the packets and applies it. Nothing here allocates, locks or calls the system.
+//
+// Thread rule: belongs to one worker.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "nfs/chain.h"
+#include "nfs/flow_phase.h"
+#include "nfs/packet.h"
+#include "state/flow_table.h"
+
+namespace flowkeep {
+
+// Soft: since this runtime was made.
+struct RuntimeCounters {
+  uint64_t opened = 0;
+  uint64_t reopened = 0;       // TCP: the same ports anew, after the end of a connection
+  uint64_t expired = 0;        // found idle too long, by a packet or by the sweep
+  uint64_t revised = 0;        // accepted by this revision after another one
+  uint64_t revised_away = 0;   // refused by this revision after another one
+};
+
+class ChainRuntime {
+ public:
+  // Chain and table must outlive the runtime. `revision` is what flows are stamped with.
+  ChainRuntime(const Chain& chain, FlowTable& table, uint32_t revision, const Timeouts& timeouts = {});
+
+  // Gives each packet its verdict, and reason if dropped, and edits those that go on; whatever was
+  // edited was saved in `undo` before, whose count must be 0 at a burst's begin. At most
+  // kBurstPackets packets. Returns how many it processed: fewer than given, and at least one if
+  // nothing was staged before, when the write set has no room; then commit and call again.
+  size_t run(std::span<Packet> packets, uint32_t now_s, UndoLog& undo);
+
+  // Looks at up to `records` records of each bucket and closes those that have expired, as far as
+  // the write set has room. Between run() and commit. Returns how many it closed.
+  uint32_t sweep(std::span<const uint32_t> buckets, uint32_t records, uint32_t now_s);
+
+  const RuntimeCounters& counters() const { return counters_; }
+
+ private:
+  enum class Progress : uint8_t { kDone, kNoRoom };  // kNoRoom: the packet was not processed
+
+  Progress find_flow(const Packet& packet, size_t index, uint32_t now_s);
+  bool may_go_on(const FlowRecord& record, const PacketMeta& meta, uint32_t now_s);
+  bool still_allowed(const FlowRecord& record);
+  Progress follow(RecordId id, const PacketMeta& meta, uint32_t now_s);
+  Progress open_flow(const Packet& packet, size_t index, uint32_t now_s);
+  DropReason open_functions(OpeningFlow& flow);
+  bool used_before(RecordId id, size_t index) const;
+  void run_functions(std::span<Packet> packets, uint32_t now_s, UndoLog& undo);
+
+  const Chain& chain_;
+  FlowTable& table_;
+  uint32_t revision_;
+  Timeouts timeouts_;
+  std::vector<std::unique_ptr<AnyStep>> steps_;  // in the chain's order
+  bool has_process_ = false;                     // of any step
+  std::array<RecordId, kBurstPackets> flows_{};  // of the burst's packets; 0: none
+  RuntimeCounters counters_;
+};
+
+}  // namespace flowkeep
