@@ -1,0 +1,192 @@
+// Builds packets for tests, with every checksum right, and checks those of packets that come back.
+//
+//   PacketBuilder::tcp("10.0.0.2", 40000, "198.51.100.7", 443, kTcpSyn).payload(100).build()
+//
+// Checksums are computed word by word here, independently of nfs/checksum.h.
+#pragma once
+
+#include <cassert>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "nfs/headers.h"
+#include "nfs/ipv4_prefix.h"
+#include "nfs/packet.h"
+
+namespace flowkeep {
+
+using Bytes = std::vector<uint8_t>;
+
+inline uint32_t naive_sum(const uint8_t* bytes, size_t length) {
+  uint32_t sum = 0;
+  for (size_t i = 0; i < length; ++i) sum += i % 2 == 0 ? bytes[i] * 256U : bytes[i];
+  return sum;
+}
+inline uint16_t naive_checksum(uint32_t sum) {
+  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >> 16);
+  return static_cast<uint16_t>(~sum);
+}
+inline uint32_t naive_pseudo_header_sum(const uint8_t* ip, uint8_t protocol, size_t l4_bytes) {
+  return naive_sum(ip + 12, 8) + protocol + static_cast<uint32_t>(l4_bytes);
+}
+
+class PacketBuilder {
+ public:
+  static PacketBuilder tcp(std::string_view src, uint16_t src_port, std::string_view dst,
+                           uint16_t dst_port, uint8_t flags) {
+    PacketBuilder builder(kProtocolTcp, src, dst);
+    builder.l4_.resize(sizeof(TcpHeader));
+    builder.set_l4(0, src_port);
+    builder.set_l4(2, dst_port);
+    builder.l4_[7] = 1;  // sequence number
+    builder.l4_[12] = 5 << 4;
+    builder.l4_[13] = flags;
+    builder.set_l4(14, 65000);  // window
+    return builder;
+  }
+  static PacketBuilder udp(std::string_view src, uint16_t src_port, std::string_view dst,
+                           uint16_t dst_port) {
+    PacketBuilder builder(kProtocolUdp, src, dst);
+    builder.l4_.resize(sizeof(UdpHeader));
+    builder.set_l4(0, src_port);
+    builder.set_l4(2, dst_port);
+    return builder;
+  }
+  static PacketBuilder echo_request(std::string_view src, std::string_view dst, uint16_t identifier) {
+    return icmp(src, dst, kIcmpEchoRequest, identifier);
+  }
+  static PacketBuilder echo_reply(std::string_view src, std::string_view dst, uint16_t identifier) {
+    return icmp(src, dst, kIcmpEchoReply, identifier);
+  }
+  // Quotes the IPv4 header of a frame and `l4_bytes` of what follows it.
+  static PacketBuilder icmp_error(std::string_view src, std::string_view dst, uint8_t type,
+                                  uint8_t code, const Bytes& about, size_t l4_bytes = 8) {
+    PacketBuilder builder = icmp(src, dst, type, 0);
+    builder.l4_[1] = code;
+    builder.set_l4(6, 1400);  // the next hop's MTU, where the code has one
+    const size_t quoted = sizeof(EthernetHeader) + (about[14] & 0x0f) * 4U + l4_bytes;
+    assert(quoted <= about.size());
+    builder.l4_.insert(builder.l4_.end(), about.begin() + sizeof(EthernetHeader),
+                       about.begin() + static_cast<ptrdiff_t>(quoted));
+    return builder;
+  }
+
+  PacketBuilder& payload(size_t bytes, uint8_t seed = 7) {
+    for (size_t i = 0; i < bytes; ++i) l4_.push_back(static_cast<uint8_t>(seed + 31 * i));
+    return *this;
+  }
+  PacketBuilder& ip_options(size_t words) { options_ = words * 4; return *this; }
+  PacketBuilder& tcp_options(size_t words) {
+    l4_.insert(l4_.begin() + sizeof(TcpHeader), words * 4, 1);  // no-operation
+    l4_[12] = static_cast<uint8_t>((5 + words) << 4);
+    return *this;
+  }
+  PacketBuilder& without_udp_checksum() { udp_checksum_ = false; return *this; }
+  PacketBuilder& fragment(uint16_t flags_and_offset) { fragment_ = flags_and_offset; return *this; }
+  PacketBuilder& protocol(uint8_t protocol) { protocol_ = protocol; return *this; }
+  PacketBuilder& ether_type(uint16_t type) { ether_type_ = type; return *this; }
+  PacketBuilder& padding(size_t bytes) { padding_ = bytes; return *this; }
+
+  Bytes build() const {
+    Bytes frame(sizeof(EthernetHeader) + sizeof(Ipv4Header) + options_, 0);
+    frame[0] = 2, frame[6] = 2, frame[11] = 1;
+    set(frame, 12, ether_type_);
+    const size_t ip = sizeof(EthernetHeader);
+    const size_t header = sizeof(Ipv4Header) + options_;
+    frame[ip] = static_cast<uint8_t>(0x40 | header / 4);
+    set(frame, ip + 2, static_cast<uint16_t>(header + l4_.size()));
+    set(frame, ip + 4, 0x1234);
+    set(frame, ip + 6, fragment_);
+    frame[ip + 8] = 64;
+    frame[ip + 9] = protocol_;
+    std::memcpy(&frame[ip + 12], &src_, 4);
+    std::memcpy(&frame[ip + 16], &dst_, 4);
+    for (size_t i = 0; i < options_; ++i) frame[ip + sizeof(Ipv4Header) + i] = 1;  // no-operation
+    set(frame, ip + 10, naive_checksum(naive_sum(&frame[ip], header)));
+    frame.insert(frame.end(), l4_.begin(), l4_.end());
+    set_l4_checksum(frame, ip + header);
+    frame.resize(frame.size() + padding_, 0xee);
+    return Bytes(frame.begin(), frame.end());  // exactly as large as the frame: reads beyond it show
+  }
+
+ private:
+  PacketBuilder(uint8_t protocol, std::string_view src, std::string_view dst)
+      : protocol_(protocol), src_(*parse_ipv4_address(src)), dst_(*parse_ipv4_address(dst)) {}
+
+  static PacketBuilder icmp(std::string_view src, std::string_view dst, uint8_t type,
+                            uint16_t identifier) {
+    PacketBuilder builder(kProtocolIcmp, src, dst);
+    builder.l4_.resize(sizeof(IcmpHeader));
+    builder.l4_[0] = type;
+    builder.set_l4(4, identifier);
+    return builder;
+  }
+  static void set(Bytes& bytes, size_t at, uint16_t value) {
+    bytes[at] = static_cast<uint8_t>(value >> 8);
+    bytes[at + 1] = static_cast<uint8_t>(value);
+  }
+  void set_l4(size_t at, uint16_t value) { set(l4_, at, value); }
+  void set_l4_checksum(Bytes& frame, size_t l4) const {
+    const size_t length = l4_.size();
+    const uint8_t* ip = &frame[sizeof(EthernetHeader)];
+    const uint32_t pseudo = naive_pseudo_header_sum(ip, protocol_, length);
+    switch (protocol_) {
+      case kProtocolTcp:
+        set(frame, l4 + 16, naive_checksum(naive_sum(&frame[l4], length) + pseudo));
+        return;
+      case kProtocolUdp: {
+        set(frame, l4 + 4, static_cast<uint16_t>(length));
+        if (!udp_checksum_) return;
+        const uint16_t checksum = naive_checksum(naive_sum(&frame[l4], length) + pseudo);
+        set(frame, l4 + 6, checksum == 0 ? 0xffff : checksum);
+        return;
+      }
+      case kProtocolIcmp:
+        set(frame, l4 + 2, naive_checksum(naive_sum(&frame[l4], length)));
+        return;
+      default: return;
+    }
+  }
+
+  uint8_t protocol_;
+  Be32 src_;
+  Be32 dst_;
+  Bytes l4_;
+  size_t options_ = 0;
+  size_t padding_ = 0;
+  uint16_t fragment_ = 0;
+  uint16_t ether_type_ = kEtherTypeIpv4;
+  bool udp_checksum_ = true;
+};
+
+// What is wrong with the checksums of the IPv4 packet at `ip` of which `length` bytes are there;
+// empty: nothing. A packet cut short (quoted by an ICMP error) has only its header checked.
+inline std::string checksum_faults(const uint8_t* ip, size_t length) {
+  const size_t header = (ip[0] & 0x0f) * 4U;
+  const size_t total = ip[2] * 256U + ip[3];
+  if (naive_checksum(naive_sum(ip, header)) != 0) return "IPv4 header";
+  if (total > length) return "";
+  const uint8_t* l4 = ip + header;
+  const size_t l4_bytes = total - header;
+  const uint32_t sum = naive_sum(l4, l4_bytes);
+  const uint32_t pseudo = naive_pseudo_header_sum(ip, ip[9], l4_bytes);
+  switch (ip[9]) {
+    case kProtocolTcp: return naive_checksum(sum + pseudo) == 0 ? "" : "TCP";
+    case kProtocolUdp:
+      return (l4[6] | l4[7]) == 0 || naive_checksum(sum + pseudo) == 0 ? "" : "UDP";
+    case kProtocolIcmp: break;
+    default: return "";
+  }
+  if (naive_checksum(sum) != 0) return "ICMP";
+  if (l4[0] == kIcmpEchoRequest || l4[0] == kIcmpEchoReply) return "";
+  const std::string quoted = checksum_faults(l4 + sizeof(IcmpHeader), l4_bytes - sizeof(IcmpHeader));
+  return quoted.empty() ? "" : "quoted " + quoted;
+}
+inline std::string checksum_faults(const Bytes& frame) {
+  return checksum_faults(frame.data() + sizeof(EthernetHeader), frame.size() - sizeof(EthernetHeader));
+}
+
+}  // namespace flowkeep
