@@ -1,0 +1,217 @@
+// For tests: a chain with a state pool of its own, and a stand-in for switch and worker around it.
+// Frames go in and come out as bytes. With Crash::kEveryBurst the worker "dies" in each burst, before
+// and after the commit in turn, and its successor has nothing but the pool and the undo log.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "nfs/chain_runtime.h"
+#include "nfs/firewall/linear_classifier.h"
+#include "nfs/packet_builder.h"
+#include "nfs/parse.h"
+#include "nfs/steering.h"
+#include "state/pool_test_support.h"
+
+namespace flowkeep {
+
+struct Arrival {
+  Side side;
+  Bytes frame;
+};
+struct Departure {
+  DropReason reason = DropReason::kNone;  // kNone: forwarded
+  Bytes frame;                            // as it was forwarded; empty: dropped
+  friend bool operator==(const Departure&, const Departure&) = default;
+};
+
+enum class Crash { kNever, kEveryBurst };
+
+inline std::unique_ptr<Chain> must_build(const ChainSpec& spec) {
+  FunctionContext context;
+  context.make_classifier = [] { return std::make_unique<LinearClassifier>(); };
+  auto chain = Chain::build(spec, context);
+  if (chain.ok()) return std::move(*chain);
+  ADD_FAILURE() << chain.error().text();
+  return nullptr;
+}
+
+class ChainHarness {
+ public:
+  static constexpr uint32_t kBuckets = 16;
+  static constexpr uint64_t kPoolBytes = 64 << 20;
+
+  // The directory's pool is made if it is not there, otherwise used as it is.
+  ChainHarness(const ChainSpec& spec, const PoolDirectory& directory, Crash crash = Crash::kNever,
+               uint64_t pool_bytes = kPoolBytes)
+      : crash_(crash), pool_(open_pool(directory, pool_bytes)), undo_(std::make_unique<UndoLog>()) {
+    const auto attached = pool_->attach_chain("test", kBuckets);
+    EXPECT_TRUE(attached.ok());
+    chain_index_ = attached->index;
+    apply(spec);
+  }
+
+  // Another revision, with workers of its own.
+  void apply(const ChainSpec& spec) {
+    runtime_.reset();
+    chain_ = must_build(spec);
+    start_worker();
+  }
+
+  std::vector<Departure> burst(const std::vector<Arrival>& arrivals) {
+    std::vector<Departure> departures(arrivals.size());
+    std::vector<Inside> queue;
+    for (size_t i = 0; i < arrivals.size(); ++i) {
+      Inside packet{i, arrivals[i].frame, {}};
+      departures[i].reason = admit(arrivals[i], packet.meta);
+      if (departures[i].reason == DropReason::kNone) queue.push_back(std::move(packet));
+    }
+    for (size_t done = 0; done < queue.size();) {
+      const std::span<Inside> rest = std::span(queue).subspan(done);
+      const size_t ran = run_and_commit(rest);
+      for (const Inside& packet : rest.first(ran)) {
+        departures[packet.index] = departure_of(packet, arrivals[packet.index]);
+      }
+      done += ran;
+    }
+    return departures;
+  }
+  Departure send(Side side, const Bytes& frame) { return burst({{side, frame}}).front(); }
+
+  // The flow that a frame belongs to, as it lies in the pool.
+  std::optional<FlowRecord> flow_of(Side side, const Bytes& frame) {
+    PacketMeta meta;
+    if (admit({side, frame}, meta) != DropReason::kNone) return std::nullopt;
+    const RecordId id = table_->find(meta.bucket, meta.key, meta.hash);
+    return id == 0 ? std::nullopt : std::optional(table_->record(id));
+  }
+
+  uint32_t sweep_all() {
+    uint32_t closed = 0;
+    for (uint32_t bucket = 0; bucket < kBuckets; ++bucket) {
+      closed += runtime_->sweep({&bucket, 1}, 1000, now_s);
+      if (table_->dirty()) commit();
+    }
+    return closed;
+  }
+
+  uint64_t flows() const { return pool_->count_flows(chain_index_); }
+  const RuntimeCounters& counters() const { return runtime_->counters(); }
+  const Chain& chain() const { return *chain_; }
+  FlowTable& table() { return *table_; }
+  uint32_t uncommitted_runs() const { return short_runs_; }
+
+  uint32_t now_s = 1'000'000;
+
+ private:
+  struct Inside {
+    size_t index;
+    Bytes frame;
+    PacketMeta meta;
+  };
+
+  void start_worker() {
+    runtime_.reset();
+    table_.reset();
+    table_ = std::make_unique<FlowTable>(*pool_, chain_index_, 0);
+    runtime_ = std::make_unique<ChainRuntime>(*chain_, *table_, chain_->revision());
+  }
+
+  // What the switch does: parse and steer.
+  DropReason admit(const Arrival& arrival, PacketMeta& meta) {
+    const Bytes& frame = arrival.frame;
+    const DropReason reason = parse(frame.data(), static_cast<uint16_t>(frame.size()), arrival.side,
+                                    pool_->hash_secret(), meta);
+    if (reason != DropReason::kNone) return reason;
+    const std::span<const Be32> external = chain_->external_addresses();
+    if (arrival.side == Side::kOutside && !external.empty()) {
+      const auto address = std::find(external.begin(), external.end(), meta.key.dst);
+      if (address == external.end()) return DropReason::kNotForUs;
+      const uint32_t* leases = pool_->port_leases(chain_index_);
+      const uint32_t holder =
+          leases[static_cast<size_t>(address - external.begin()) * kPortBlocks +
+                 meta.key.dst_port.host() / kPortBlockPorts];
+      meta.bucket = holder - 1;
+      return holder == 0 ? DropReason::kNoPortLease : DropReason::kNone;
+    }
+    const FlowKey inside = arrival.side == Side::kInside ? meta.key : meta.key.reversed();
+    meta.bucket = static_cast<uint32_t>(
+        steering_hash(chain_->steering_scope(), inside, pool_->hash_secret()) % kBuckets);
+    return DropReason::kNone;
+  }
+
+  size_t run(std::span<Inside> queue) {
+    std::vector<Packet> packets;
+    for (Inside& packet : queue) packets.push_back({packet.frame.data(), &packet.meta, packets.size()});
+    undo_->count = 0;
+    return runtime_->run(packets, now_s, *undo_);
+  }
+
+  size_t run_and_commit(std::span<Inside> queue) {
+    if (queue.size() > kBurstPackets) queue = queue.first(kBurstPackets);
+    if (crash_ == Crash::kEveryBurst && ++bursts_ % 2 == 0) die_before_commit(queue);
+    const size_t ran = run(queue);
+    if (ran < queue.size()) ++short_runs_;
+    if (!table_->dirty()) return ran;
+    if (crash_ == Crash::kEveryBurst && bursts_ % 2 == 1) {
+      table_->commit({});
+      start_worker_after([this] { RedoLog(*pool_, 0).apply_newest(); });
+    } else {
+      commit();
+    }
+    return ran;
+  }
+
+  // The packets must come out of the undo log exactly as they went in.
+  void die_before_commit(std::span<Inside> queue) {
+    std::vector<Bytes> before;
+    for (const Inside& packet : queue) before.push_back(packet.frame);
+    run(queue);
+    for (uint32_t i = 0; i < undo_->count; ++i) {
+      const UndoEntry& entry = undo_->entries[i];
+      std::memcpy(queue[entry.packet].frame.data(), entry.bytes, entry.length);
+    }
+    for (size_t i = 0; i < queue.size(); ++i) {
+      ASSERT_EQ(queue[i].frame, before[i]) << "not restored: packet " << i;
+    }
+    start_worker_after([] {});
+  }
+
+  template <typename Recovery>
+  void start_worker_after(Recovery recovery) {
+    runtime_.reset();
+    table_.reset();  // whatever was staged is gone
+    recovery();
+    start_worker();
+  }
+
+  void commit() {
+    table_->commit({});
+    table_->apply();
+  }
+
+  static Departure departure_of(const Inside& packet, const Arrival& arrival) {
+    if (packet.meta.verdict == Verdict::kForward) return {DropReason::kNone, packet.frame};
+    EXPECT_NE(packet.meta.reason, DropReason::kNone);
+    EXPECT_EQ(packet.frame, arrival.frame) << "a dropped packet was edited";
+    return {packet.meta.reason, {}};
+  }
+
+  Crash crash_;
+  std::unique_ptr<Pool> pool_;
+  uint32_t chain_index_ = 0;
+  std::unique_ptr<Chain> chain_;
+  std::unique_ptr<FlowTable> table_;
+  std::unique_ptr<ChainRuntime> runtime_;
+  std::unique_ptr<UndoLog> undo_;
+  uint64_t bursts_ = 0;
+  uint32_t short_runs_ = 0;
+};
+
+}  // namespace flowkeep
