@@ -1,10 +1,12 @@
-// What a look-up and a burst commit cost. Prints JSON. Run on a quiet machine, pinned to one core:
+// What a look-up and a burst commit cost, in cycles of the time-stamp counter for which the thread
+// ran (so that other processes disturb only through the caches). Prints JSON. Run on a quiet
+// machine:
 //   taskset -c 1 bench_flow_table [directory of the pool] [emulate]
+#include <time.h>
 #include <unistd.h>
 #include <x86intrin.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <fstream>
 #include <functional>
@@ -50,6 +52,20 @@ Flow make_flow(uint32_t n, HashSecret secret) {
   return {key, hash, static_cast<uint32_t>(hash % kBuckets)};
 }
 
+double seconds(clockid_t clock) {
+  timespec now = {};
+  clock_gettime(clock, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
+}
+
+double tsc_hz() {
+  const double start_s = seconds(CLOCK_MONOTONIC);
+  const uint64_t start = __rdtsc();
+  while (seconds(CLOCK_MONOTONIC) < start_s + 0.1) {
+  }
+  return static_cast<double>(__rdtsc() - start) / (seconds(CLOCK_MONOTONIC) - start_s);
+}
+
 struct Case {
   std::string name;
   double goal_cycles;
@@ -62,10 +78,10 @@ class Results {
                const std::function<void()>& round) {
     Case result{std::move(name), goal_cycles, {}};
     for (int i = 0; i < kRounds; ++i) {
-      const uint64_t start = __rdtsc();
+      const double start_s = seconds(CLOCK_THREAD_CPUTIME_ID);
       round();
-      result.cycles.push_back(static_cast<double>(__rdtsc() - start) /
-                              static_cast<double>(operations));
+      const double ran_s = seconds(CLOCK_THREAD_CPUTIME_ID) - start_s;
+      result.cycles.push_back(ran_s * tsc_hz_ / static_cast<double>(operations));
     }
     std::ranges::sort(result.cycles);
     cases_.push_back(std::move(result));
@@ -86,6 +102,7 @@ class Results {
   }
 
  private:
+  const double tsc_hz_ = tsc_hz();
   std::vector<Case> cases_;
 };
 
@@ -135,8 +152,9 @@ void measure_finds(Results& results, const FlowTable& table, uint32_t flows, dou
 void measure_opens(Results& results, FlowTable& table, uint32_t first) {
   constexpr uint32_t kOpens = kBurst * 512;
   uint32_t next = first;
-  results.measure("open, with its share of commit and apply in bursts of 64", kGoalOpenCycles,
-                  kOpens, [&] {
+  results.measure("open beside " + std::to_string(first) +
+                      " flows, with its share of commit and apply in bursts of 64",
+                  kGoalOpenCycles, kOpens, [&] {
                     for (uint32_t i = 0; i < kOpens; ++i, ++next) {
                       const Flow flow = make_flow(next, table.hash_secret());
                       (void)table.open(flow.bucket, flow.key, flow.key.reversed());
@@ -144,7 +162,8 @@ void measure_opens(Results& results, FlowTable& table, uint32_t first) {
                     }
                   });
   const auto sample = random_flows(first, table.hash_secret());
-  results.measure("change of one word, with its share of commit and apply in bursts of 64",
+  results.measure("change of one word of " + std::to_string(first) +
+                      " flows, with its share of find, commit and apply in bursts of 64",
                   kGoalOpenCycles, sample.size(), [&] {
                     uint32_t in_burst = 0;
                     for (const Flow& flow : sample) {
