@@ -318,16 +318,36 @@ TEST(Chain, AFullPoolRefusesNewFlowsAndHarmsNoOld) {
   EXPECT_EQ(harness.send(Side::kInside, request(opened)).reason, DropReason::kNone);
 }
 
-TEST(Chain, ABurstOfNewFlowsThatOverflowsTheWriteSetIsSplitNotDropped) {
+std::vector<Bytes> new_flows(uint32_t round) {
+  std::vector<Bytes> frames;
+  for (uint32_t n = 0; n < kBurstPackets; ++n) {
+    const auto port = static_cast<uint16_t>(2000 + round * kBurstPackets + n);
+    frames.push_back(PacketBuilder::udp(kInside, port, kRemote, 2).build());
+  }
+  return frames;
+}
+
+TEST(Chain, ARunEndsWhereTheWriteSetIsFullAndGoesOnAfterTheCommit) {
   PoolDirectory directory;
   ChainHarness harness(chain({kOpenFirewall, kNat}), directory);
-  for (uint16_t round = 0; round < 40; ++round) {
+  uint32_t round = 0;
+  size_t ran = kBurstPackets;
+  for (; ran == kBurstPackets; ++round) {
+    ASSERT_LT(round, 100U);
+    ran = harness.run_uncommitted(new_flows(round));
+  }
+  EXPECT_EQ(harness.run_uncommitted(new_flows(round)), 0U);
+  harness.commit();
+  EXPECT_EQ(harness.flows(), (round - 1) * kBurstPackets + ran);
+  EXPECT_EQ(harness.run_uncommitted(new_flows(round)), kBurstPackets);
+}
+
+TEST(Chain, ABurstOfExpiredFlowsClosesAndOpensEach) {
+  PoolDirectory directory;
+  ChainHarness harness(chain({kOpenFirewall, kNat}), directory);
+  for (uint32_t round = 0; round < 40; ++round) {
     std::vector<Arrival> arrivals;
-    for (uint16_t n = 0; n < kBurstPackets; ++n) {
-      const auto port = static_cast<uint16_t>(2000 + round * kBurstPackets + n);
-      arrivals.push_back({Side::kInside, PacketBuilder::udp(kInside, port, kRemote, 2).build()});
-    }
-    // Expired flows of the same ports make each packet close one flow and open another.
+    for (Bytes& frame : new_flows(round)) arrivals.push_back({Side::kInside, std::move(frame)});
     for (const Departure& departure : harness.burst(arrivals)) {
       ASSERT_EQ(departure.reason, DropReason::kNone);
     }

@@ -29,6 +29,7 @@ inline uint64_t add_to_sum(const uint8_t* bytes, size_t length, uint64_t sum) {
     std::memcpy(&word, bytes, sizeof(word));
     sum += word;
   }
+  if (length == 0) return sum;
   uint32_t rest = 0;
   std::memcpy(&rest, bytes, length);
   return sum + rest;
