@@ -1,6 +1,6 @@
 // For tests: a chain with a state pool of its own, and a stand-in for switch and worker around it.
-// Frames go in and come out as bytes. With Crash::kEveryBurst the worker "dies" in each burst, before
-// and after the commit in turn, and its successor has nothing but the pool and the undo log.
+// Frames go in and come out as bytes. With Crash::kEveryBurst the worker "dies" in each burst,
+// before and after the commit in turn, and its successor has nothing but the pool and the undo log.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -105,7 +105,8 @@ class ChainHarness {
   const RuntimeCounters& counters() const { return runtime_->counters(); }
   const Chain& chain() const { return *chain_; }
   FlowTable& table() { return *table_; }
-  // Runs packets from the inside and leaves what they changed staged, for commit(). Returns how many ran.
+  // Runs packets from the inside and leaves what they changed staged, for commit(). Returns how
+  // many ran.
   size_t run_uncommitted(const std::vector<Bytes>& frames) {
     std::vector<Inside> queue;
     for (const Bytes& frame : frames) {
@@ -150,9 +151,8 @@ class ChainHarness {
       const auto address = std::find(external.begin(), external.end(), meta.key.dst);
       if (address == external.end()) return DropReason::kNotForUs;
       const uint32_t* leases = pool_->port_leases(chain_index_);
-      const uint32_t holder =
-          leases[static_cast<size_t>(address - external.begin()) * kPortBlocks +
-                 meta.key.dst_port.host() / kPortBlockPorts];
+      const uint32_t holder = leases[static_cast<size_t>(address - external.begin()) * kPortBlocks +
+                                     meta.key.dst_port.host() / kPortBlockPorts];
       meta.bucket = holder - 1;
       return holder == 0 ? DropReason::kNoPortLease : DropReason::kNone;
     }
@@ -164,7 +164,8 @@ class ChainHarness {
 
   size_t run(std::span<Inside> queue) {
     std::vector<Packet> packets;
-    for (Inside& packet : queue) packets.push_back({packet.frame.data(), &packet.meta, packets.size()});
+    for (Inside& packet : queue)
+      packets.push_back({packet.frame.data(), &packet.meta, packets.size()});
     undo_->count = 0;
     return runtime_->run(packets, now_s, *undo_);
   }
