@@ -15,24 +15,24 @@
 namespace flowkeep {
 namespace {
 
-// What rte_acl searches: 16 bytes, network order. Fields of one input index share a 4-byte word.
+// What rte_acl searches, in network order. It reads the first field as one byte and then 4 bytes for each
+// input index.
 struct AclTuple {
   uint8_t protocol;
-  uint8_t side;          // 1 from the inside, 2 from the outside
-  uint16_t zero;
+  uint8_t unread[3];
+  uint32_t side;  // 1 from the inside, 2 from the outside
   uint32_t src;
   uint32_t dst;
   uint16_t src_port;
   uint16_t dst_port;
 };
-static_assert(sizeof(AclTuple) == 16);
+static_assert(sizeof(AclTuple) == 20);
 
-enum Field : uint8_t { kProtocol, kSide, kZero, kSource, kDestination, kSourcePort, kDestinationPort, kFields };
+enum Field : uint8_t { kProtocol, kSide, kSource, kDestination, kSourcePort, kDestinationPort, kFields };
 
 constexpr rte_acl_field_def kLayout[kFields] = {
     {RTE_ACL_FIELD_TYPE_BITMASK, 1, kProtocol, 0, offsetof(AclTuple, protocol)},
-    {RTE_ACL_FIELD_TYPE_BITMASK, 1, kSide, 1, offsetof(AclTuple, side)},
-    {RTE_ACL_FIELD_TYPE_BITMASK, 2, kZero, 1, offsetof(AclTuple, zero)},
+    {RTE_ACL_FIELD_TYPE_BITMASK, 4, kSide, 1, offsetof(AclTuple, side)},
     {RTE_ACL_FIELD_TYPE_MASK, 4, kSource, 2, offsetof(AclTuple, src)},
     {RTE_ACL_FIELD_TYPE_MASK, 4, kDestination, 3, offsetof(AclTuple, dst)},
     {RTE_ACL_FIELD_TYPE_RANGE, 2, kSourcePort, 4, offsetof(AclTuple, src_port)},
@@ -67,8 +67,8 @@ AclRule acl_rule(const ClassifierRule& rule, int32_t priority) {
   acl.data.userdata = rule.rule + 1;  // 0 is rte_acl's "no match"
   acl.field[kProtocol].value.u8 = rule.protocol;
   acl.field[kProtocol].mask_range.u8 = rule.protocol == 0 ? 0 : 0xff;
-  acl.field[kSide].value.u8 = rule.direction == RuleDirection::kFromOutside ? 2 : 1;
-  acl.field[kSide].mask_range.u8 = rule.direction == RuleDirection::kAny ? 0 : 0xff;
+  acl.field[kSide].value.u32 = rule.direction == RuleDirection::kFromOutside ? 2 : 1;
+  acl.field[kSide].mask_range.u32 = rule.direction == RuleDirection::kAny ? 0 : 0xff;
   acl.field[kSource].value.u32 = rule.src.host() & prefix_mask(rule.src_bits);
   acl.field[kSource].mask_range.u32 = rule.src_bits;
   acl.field[kDestination].value.u32 = rule.dst.host() & prefix_mask(rule.dst_bits);
@@ -125,8 +125,8 @@ void AclClassifier::classify(std::span<const FlowKey> tuples, std::span<uint32_t
     uint32_t found[kSearchBurst] = {};
     for (unsigned i = 0; i < count; ++i) {
       const FlowKey& key = tuples[begin + i];
-      searched[i] = {key.protocol,       static_cast<uint8_t>(key.side == Side::kInside ? 1 : 2), 0, key.src.raw, key.dst.raw,
-                     key.src_port.raw, key.dst_port.raw};
+      const uint32_t side = Be32::from_host(key.side == Side::kInside ? 1 : 2).raw;
+      searched[i] = {key.protocol, {}, side, key.src.raw, key.dst.raw, key.src_port.raw, key.dst_port.raw};
       pointers[i] = reinterpret_cast<const uint8_t*>(&searched[i]);
     }
     if (context_ != nullptr) rte_acl_classify(context_, pointers, found, count, 1);

@@ -225,7 +225,10 @@ v1::RegisterRequest registration(const NodeConfig& config, const Arena& arena, c
 // Registers, then sends heartbeats; registers again whenever the controller does not know the node.
 void keep_registered(const NodeConfig& config, const Arena& arena, const Pool& pool) {
   if (config.controller.empty()) return;
-  const auto channel = grpc::CreateChannel(config.controller, grpc::InsecureChannelCredentials());
+  grpc::ChannelArguments options;  // a controller that comes back is found within a second or two
+  options.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 500);
+  options.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
+  const auto channel = grpc::CreateCustomChannel(config.controller, grpc::InsecureChannelCredentials(), options);
   const auto stub = v1::Nodes::NewStub(channel);
   const v1::RegisterRequest request = registration(config, arena, pool);
   for (bool registered = false;; std::this_thread::sleep_for(kHeartbeat)) {

@@ -46,7 +46,7 @@ struct NodeConfig {
   std::string pool_path;
   uint64_t pool_bytes = 256ULL << 20;
   bool emulate_pmem = false;
-  uint32_t packet_count = 32768;
+  uint32_t packet_count = 65536;             // more than one inbox holds
   Hugepages hugepages = Hugepages::kAuto;
   uint32_t worker_slots = 8;
   uint32_t standby = 1;                      // warm standby workers of each chain

@@ -3,29 +3,36 @@
 #include <google/protobuf/message.h>
 #include <google/protobuf/util/json_util.h>
 
+#include <algorithm>
+#include <cctype>
+
 namespace flowkeep {
 namespace {
 
-// protobuf reports "(rules[0]) sorce: Cannot find field." Its path becomes the tail of ours.
+bool is_field_name(std::string_view text) {
+  return std::ranges::all_of(text, [](unsigned char c) { return std::isalnum(c) || c == '_'; });
+}
+
+// protobuf reports "(rules[0]) sorce: Cannot find field.", "(rules[0].source): invalid value 7 ..."
+// or "rule: Cannot find field."; what it says about the place becomes the tail of our path.
 Error error_of(const std::string& field, std::string_view report) {
-  const size_t open = report.find('(');
-  const size_t close = report.find(") ");
-  const size_t colon = report.find(": ", close == std::string_view::npos ? 0 : close);
-  if (open != 0 || close == std::string_view::npos || colon == std::string_view::npos) {
+  std::string path = field;
+  std::string_view rest = report;
+  const size_t close = report.find(')');
+  if (report.starts_with('(') && close != std::string_view::npos) {
+    path.append(1, '.').append(report.substr(1, close - 1));
+    rest.remove_prefix(close + 1);
+    if (rest.starts_with(' ')) rest.remove_prefix(1);
+  }
+  const size_t colon = rest.find(": ");
+  const std::string_view name = rest.substr(0, colon);
+  if (colon == std::string_view::npos || !is_field_name(name)) {
     return invalid(field, "is no valid JSON configuration: " + std::string(report));
   }
-  std::string path = field;
-  const auto add = [&path](std::string_view part) {
-    if (!part.empty()) path.append(1, '.').append(part);
-  };
-  add(report.substr(1, close - 1));
-  const std::string_view subject = report.substr(close + 2, colon - close - 2);
-  const std::string_view what = report.substr(colon + 2);
-  if (what.find("Cannot find field") == std::string_view::npos) {
-    return invalid(path, std::string(what) + ": " + std::string(subject));
-  }
-  add(subject);
-  return invalid(path, "unknown field \"" + std::string(subject) + "\"");
+  if (!name.empty()) path.append(1, '.').append(name);
+  const std::string what(rest.substr(colon + 2));
+  if (!what.starts_with("Cannot find field")) return invalid(path, what);
+  return invalid(path, "unknown field \"" + std::string(name) + '"');
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
-"""The unit tests, which meson knows: as built for release, and those of pure code under ASan and UBSan.
+"""The unit tests, which meson knows: those of pure code under ASan and UBSan, the others as built for release.
 
-  unit.py sanitized-targets    the ninja targets of build/asan that the second run needs
+  unit.py sanitized-targets    the ninja targets of build/asan that the first kind needs
+  unit.py release-targets      those of build/release for the second kind
 """
 
 import json
@@ -19,11 +20,15 @@ def _tests(build):
     """[(name, executable relative to the build directory)] of the suite `unit`."""
     listed = subprocess.run(["meson", "introspect", "--tests", build], check=True, capture_output=True, text=True)
     return [(test["name"], os.path.relpath(test["cmd"][0], build)) for test in json.loads(listed.stdout)
-            if any(suite.split(":")[-1] == "unit" for suite in test["suite"])]
+            if any(suite.split(":")[-1] in ("unit", "dpdk") for suite in test["suite"])]
 
 
 def sanitized_tests():
     return [test for test in _tests(paths.ASAN_BUILD) if test[1].startswith(_SANITIZED_FOLDERS)]
+
+
+def release_tests():
+    return [test for test in _tests(paths.BUILD) if not test[1].startswith(_SANITIZED_FOLDERS)]
 
 
 def run(build, names, report, environment=None):
@@ -44,7 +49,7 @@ def run(build, names, report, environment=None):
 
 
 def run_release(report):
-    run(paths.BUILD, [name for name, _ in _tests(paths.BUILD)], report)
+    run(paths.BUILD, [name for name, _ in release_tests()], report)
 
 
 def run_sanitized(report):
@@ -56,3 +61,5 @@ def run_sanitized(report):
 
 if __name__ == "__main__" and sys.argv[1:] == ["sanitized-targets"]:
     print("\n".join(executable for _, executable in sanitized_tests()))
+if __name__ == "__main__" and sys.argv[1:] == ["release-targets"]:
+    print("\n".join(executable for _, executable in release_tests()))

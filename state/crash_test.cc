@@ -1,0 +1,418 @@
+// Crashes. A process dies between any two stores; a power cut drops or keeps any line that no fence
+// covers; SIGKILL hits a real process anywhere. After recovery the pool holds the state before or
+// after a burst, never anything between, and no page is lost.
+#include <signal.h>
+#include <sys/wait.h>
+
+#include <functional>
+#include <vector>
+
+#include "state/persistence.h"
+#include "state/pool_test_support.h"
+#include "state/redo_record.h"
+
+namespace flowkeep {
+namespace {
+
+constexpr uint64_t kPoolBytes = 5 * 1024 * 1024;
+
+struct Killed {};
+
+// Lets `operations` stores, flushes and fences happen, then throws.
+class KillAfter : public PersistenceObserver {
+ public:
+  explicit KillAfter(uint64_t operations) : left_(operations) {}
+  void storing(void*, const void*, size_t) override { step(); }
+  void flushing(const void*, size_t) override { step(); }
+  void fencing() override { step(); }
+
+ private:
+  void step() {
+    if (left_-- == 0) throw Killed();
+  }
+  uint64_t left_;
+};
+
+// Runs `work` until the observer kills it. False: it ran to its end.
+bool killed(Pool& pool, PersistenceObserver& observer, const std::function<void()>& work) {
+  pool.persistence().observe(&observer);
+  bool was_killed = false;
+  try {
+    work();
+  } catch (const Killed&) {
+    was_killed = true;
+  }
+  pool.persistence().observe(nullptr);
+  return was_killed;
+}
+
+// Burst number n, the same each time for the same state: some openings, changes and closings.
+struct FlowRange {
+  uint32_t first;
+  uint32_t count;
+};
+void run_burst(FlowTable& table, FlowModel& model, uint64_t n, uint32_t buckets, FlowRange flows,
+               uint32_t changes) {
+  std::mt19937_64 random(n);
+  for (uint32_t i = 0; i < changes; ++i) {
+    const auto flow = flows.first + static_cast<uint32_t>(random() % flows.count);
+    const uint32_t bucket = flow % buckets;
+    const uint64_t state = random();
+    const RecordId id = find_inside(table, bucket, flow);
+    ASSERT_EQ(id != 0, model[bucket].contains(flow));
+    if (id == 0) {
+      ASSERT_EQ(open_flow(table, bucket, flow, state).status, OpenStatus::kOk);
+      model[bucket][flow] = state;
+    } else if (state % 3 == 0) {
+      table.close(id);
+      model[bucket].erase(flow);
+    } else {
+      std::memcpy(table.stage(id).hard, &state, sizeof(state));
+      model[bucket][flow] = state;
+    }
+    table.touch(id != 0 ? id : find_inside(table, bucket, flow), 5000);
+  }
+}
+
+class CrashTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    pool = open_pool(directory, kPoolBytes);
+    ASSERT_TRUE(pool && pool->attach_chain("chain", 4).ok());
+  }
+  std::vector<std::byte> image() const { return {pool->base(), pool->base() + pool->bytes()}; }
+  void restore(const std::vector<std::byte>& bytes) {
+    std::memcpy(pool->base(), bytes.data(), bytes.size());
+  }
+  void cut_power(const FlowModel& model, uint32_t buckets, FlowRange flows);
+
+  PoolDirectory directory;
+  std::unique_ptr<Pool> pool;
+};
+
+// One burst that opens, changes and closes flows, claims pages and splits a segment.
+class OneBurstCrashTest : public CrashTest {
+ protected:
+  void SetUp() override {
+    CrashTest::SetUp();
+    FlowTable table(*pool, 0, 0);
+    const Regions regions(pool->base(), Geometry::of(pool->bytes()));
+    while (regions.bucket(0, 0).depth == 0) {
+      start = image();
+      before = after;
+      commit_one(table, filled++);
+    }
+    // The last opening split the segment; the burst under test repeats it among other changes.
+    restore(start);
+    after = before;
+  }
+  void commit_one(FlowTable& table, uint32_t n) {
+    open_flow(table, 0, n, n);
+    after[0][n] = n;
+    commit_and_apply(table);
+  }
+  void burst() {
+    FlowTable table(*pool, 0, 0);
+    open_flow(table, 0, filled - 1, 1);
+    open_flow(table, 1, 90'000, 2);
+    table.close(find_inside(table, 0, 3));
+    const uint64_t state = 4;
+    std::memcpy(table.stage(find_inside(table, 0, 4)).hard, &state, sizeof(state));
+    table.commit({});
+    committed = true;
+    table.apply();
+  }
+  void SetUpModel() {
+    after = before;
+    after[0][filled - 1] = 1;
+    after[1][90'000] = 2;
+    after[0].erase(3);
+    after[0][4] = 4;
+  }
+
+  uint32_t filled = 0;
+  std::vector<std::byte> start;
+  FlowModel before;
+  FlowModel after;
+  bool committed = false;
+};
+
+TEST_F(OneBurstCrashTest, DeathAtEachStoreLeavesAllOrNothing) {
+  SetUpModel();
+  uint64_t operations = 0;
+  uint64_t found_before = 0;
+  for (bool was_killed = true; was_killed; ++operations) {
+    restore(start);
+    committed = false;
+    KillAfter kill(operations);
+    was_killed = killed(*pool, kill, [&] { burst(); });
+    const bool is_after =
+        read_log(Regions(pool->base(), Geometry::of(kPoolBytes)), 0).newest() > before[0].size();
+    ASSERT_TRUE(is_after || !committed) << "a committed burst was lost, operation " << operations;
+    pool->recover_all();
+    ASSERT_EQ(difference(*pool, is_after ? after : before), "") << "operation " << operations;
+    ASSERT_EQ(page_leak(*pool), "") << "operation " << operations;
+    found_before += is_after ? 0 : 1;
+  }
+  EXPECT_GT(found_before, 100u);
+  EXPECT_GT(operations, found_before + 20);
+}
+
+TEST_F(OneBurstCrashTest, RecoveryKilledAnywhereAndRunAgain) {
+  SetUpModel();
+  // Dead right after the commit point, and dead with pages claimed but nothing committed.
+  for (const bool commit_first : {true, false}) {
+    uint64_t operations = 0;
+    for (bool was_killed = true; was_killed; ++operations) {
+      restore(start);
+      {
+        FlowTable table(*pool, 0, 0);
+        open_flow(table, 0, filled - 1, 1);
+        open_flow(table, 1, 90'000, 2);
+        table.close(find_inside(table, 0, 3));
+        const uint64_t state = 4;
+        std::memcpy(table.stage(find_inside(table, 0, 4)).hard, &state, sizeof(state));
+        if (commit_first) table.commit({});
+      }
+      KillAfter kill(operations);
+      was_killed = killed(*pool, kill, [&] { pool->recover_all(); });
+      pool->recover_all();
+      ASSERT_EQ(difference(*pool, commit_first ? after : before), "") << operations;
+      ASSERT_EQ(page_leak(*pool), "") << operations;
+    }
+    EXPECT_GT(operations, 20u);
+  }
+}
+
+TEST_F(OneBurstCrashTest, EachTornRedoRecordIsRefused) {
+  SetUpModel();
+  {
+    FlowTable table(*pool, 0, 0);
+    open_flow(table, 0, filled - 1, 1);
+    table.commit({});
+  }
+  const std::vector<std::byte> whole = image();
+  const Regions regions(pool->base(), Geometry::of(kPoolBytes));
+  const uint64_t sequence = read_log(regions, 0).newest();
+  std::byte* slot = regions.redo_slot(0, sequence);
+  const auto& header = *reinterpret_cast<const RedoHeader*>(slot);
+  const size_t bytes = sizeof(header) + header.payload_bytes;
+  for (size_t at = 0; at < bytes; at += 8) {
+    std::memset(slot + at, at % 16 == 0 ? 0xa5 : 0x5a, 8);
+    const auto report = pool->recover_all();
+    EXPECT_EQ(report.redo_records_torn, 1u) << "byte " << at;
+    EXPECT_EQ(difference(*pool, before), "") << "byte " << at;
+    restore(whole);
+  }
+}
+
+TEST_F(CrashTest, DeathWhileAChainIsDroppedIsFinishedByRecovery) {
+  FlowTable table(*pool, 0, 0);
+  for (uint32_t n = 0; n < 40; ++n) open_flow(table, n % 4, n, n), commit_and_apply(table);
+  table.lease_acquire(0, 30, 1);
+  const std::vector<std::byte> start = image();
+  std::mt19937_64 random(1);
+  uint64_t operations = 0;
+  for (bool was_killed = true; was_killed; operations += 1 + random() % 500) {
+    restore(start);
+    KillAfter kill(operations);
+    was_killed = killed(*pool, kill, [&] { ASSERT_TRUE(pool->drop_chain("chain").ok()); });
+    pool->recover_all();
+    if (operations == 0) continue;  // nothing had happened yet
+    EXPECT_EQ(pool->free_pages(), pool->total_pages()) << operations;
+    EXPECT_EQ(pool->count_flows(0), 0u);
+    EXPECT_EQ(pool->port_leases(0)[30], 0u);
+    const auto again = pool->attach_chain("chain", 8);
+    ASSERT_TRUE(again.ok());
+    EXPECT_FALSE(again->existed);
+  }
+}
+
+// What persistent memory holds when the power goes: each line as some fence left it, or as it was
+// at some later moment; lines of the redo logs, which are written around the cache, torn by the
+// word.
+class PowerCut : public PersistenceObserver {
+ public:
+  PowerCut(Pool& pool, uint64_t operations, uint64_t seed)
+      : pool_(pool),
+        regions_(pool.base(), Geometry::of(pool.bytes())),
+        durable_(pool.base(), pool.base() + pool.bytes()),
+        left_(operations),
+        random_(seed) {}
+
+  void storing(void* to, const void*, size_t) override {
+    step();
+    const uint64_t line = line_of(to);
+    versions_[line].push_back(read(line));
+  }
+  void flushing(const void* address, size_t bytes) override {
+    step();
+    if (bytes == 0) return;
+    for (uint64_t line = line_of(address);
+         line <= line_of(static_cast<const std::byte*>(address) + bytes - 1); ++line) {
+      if (versions_.contains(line)) flushed_[line] = versions_[line].size();
+    }
+  }
+  // A flushed line is now at least as new as when it was flushed.
+  void fencing() override {
+    step();
+    for (const auto& [line, count] : flushed_) {
+      auto& versions = versions_[line];
+      versions.push_back(read(line));
+      std::memcpy(durable_.data() + line * kLineBytes, versions[count].bytes, kLineBytes);
+      versions.erase(versions.begin(), versions.begin() + static_cast<ptrdiff_t>(count));
+      versions.pop_back();
+      if (versions.empty()) versions_.erase(line);
+    }
+    flushed_.clear();
+  }
+
+  // Puts what is left after the cut into the pool.
+  void cut() {
+    for (auto& [line, versions] : versions_) {
+      versions.push_back(read(line));
+      std::byte* kept = durable_.data() + line * kLineBytes;
+      if (is_log_slot(line)) {
+        for (size_t word = 0; word < kLineBytes; word += 8) {
+          std::memcpy(kept + word, versions[random_() % versions.size()].bytes + word, 8);
+        }
+      } else if (random_() % 3 != 0) {
+        std::memcpy(kept, versions[random_() % versions.size()].bytes, kLineBytes);
+      }
+    }
+    std::memcpy(pool_.base(), durable_.data(), durable_.size());
+  }
+
+ private:
+  struct Line {
+    std::byte bytes[kLineBytes];
+  };
+
+  void step() {
+    if (left_-- == 0) throw Killed();
+  }
+  uint64_t line_of(const void* address) const {
+    return static_cast<uint64_t>(static_cast<const std::byte*>(address) - pool_.base()) /
+           kLineBytes;
+  }
+  Line read(uint64_t line) const {
+    Line content;
+    std::memcpy(content.bytes, pool_.base() + line * kLineBytes, kLineBytes);
+    return content;
+  }
+  bool is_log_slot(uint64_t line) const {
+    const uint64_t at = line * kLineBytes;
+    const Geometry& geometry = regions_.geometry();
+    return at >= geometry.logs_at && at < geometry.page_table_at &&
+           (at - geometry.logs_at) % kLogBytes >= sizeof(LogHeader);
+  }
+
+  Pool& pool_;
+  const Regions regions_;
+  std::vector<std::byte> durable_;
+  std::unordered_map<uint64_t, std::vector<Line>> versions_;  // contents before each store
+  std::unordered_map<uint64_t, size_t> flushed_;              // versions that the flush made old
+  uint64_t left_;
+  std::mt19937_64 random_;
+};
+
+// Five bursts on top of `model`, the power cut at a random operation, a thousand times over.
+void CrashTest::cut_power(const FlowModel& model, uint32_t buckets, FlowRange flows) {
+  constexpr uint32_t kBursts = 5;
+  const uint64_t seed = std::random_device{}();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  std::mt19937_64 random(seed);
+  const std::vector<std::byte> start = image();
+  for (int trial = 0; trial < 1'000; ++trial) {
+    SCOPED_TRACE("trial " + std::to_string(trial));
+    restore(start);
+    const uint64_t first = random();
+    std::vector<FlowModel> models = {model};
+    uint32_t committed = 0;
+    PowerCut power(*pool, random() % 6'000, random());
+    killed(*pool, power, [&] {
+      FlowTable table(*pool, 0, 0);
+      for (uint32_t burst = 0; burst < kBursts; ++burst) {
+        models.push_back(models.back());
+        run_burst(table, models.back(), first + burst, buckets, flows, 8);
+        table.commit({});
+        ++committed;
+        table.apply();
+      }
+    });
+    power.cut();
+    pool->recover_all();
+    const bool one_more = committed + 1 < models.size();
+    const std::string lost = difference(*pool, models[committed]);
+    ASSERT_TRUE(lost.empty() || (one_more && difference(*pool, models[committed + 1]).empty()))
+        << lost << " after " << committed << " committed bursts";
+    ASSERT_EQ(page_leak(*pool), "");
+  }
+}
+
+TEST_F(CrashTest, PowerCutLosesNoBurstWhoseFenceCompleted) {
+  cut_power({}, 4, {0, 60});
+}
+
+TEST_F(OneBurstCrashTest, PowerCutWhileSegmentsSplit) {
+  cut_power(before, 1, {filled - 30, 60});
+}
+
+// SIGKILL at moments that nobody chose, while the supervisor retires bursts.
+class SigkillTest : public testing::TestWithParam<int> {};
+
+TEST_P(SigkillTest, RecoversEachTime) {
+  constexpr uint32_t kFlows = 1'500;
+  const bool emulate_pmem = GetParam() < 200;
+  constexpr uint32_t kBuckets = 4;
+  const uint64_t seed = std::random_device{}();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  std::mt19937_64 random(seed);
+  PoolDirectory directory;
+  auto pool = open_pool(directory, 8 * 1024 * 1024, emulate_pmem);
+  ASSERT_TRUE(pool && pool->attach_chain("chain", kBuckets).ok());
+  const Regions regions(pool->base(), Geometry::of(pool->bytes()));
+  PoolDirectory replay_directory;
+  auto replay_pool = open_pool(replay_directory, 8 * 1024 * 1024);
+  ASSERT_TRUE(replay_pool && replay_pool->attach_chain("chain", kBuckets).ok());
+  FlowTable replay(*replay_pool, 0, 0);
+
+  FlowModel model;
+  uint64_t bursts = 0;  // burst n commits as sequence n
+  for (int kill_number = 0; kill_number < GetParam(); ++kill_number) {
+    const pid_t child = fork();
+    if (child == 0) {
+      FlowTable table(*pool, 0, 0);
+      for (uint64_t burst = bursts + 1;; ++burst) {
+        run_burst(table, model, seed + burst, kBuckets, {0, kFlows}, 32);
+        commit_and_apply(table);
+      }
+    }
+    RedoLog log(*pool, 0);
+    const uint64_t until = bursts + random() % 20;
+    while (log.applied() < until) {
+      if (random() % 4 == 0) log.retire(log.applied());
+    }
+    for (volatile uint64_t spin = random() % 20'000; spin > 0;) spin = spin - 1;
+    kill(child, SIGKILL);
+    waitpid(child, nullptr, 0);
+
+    const uint64_t newest = read_log(regions, 0).newest();
+    ASSERT_GE(newest, until);
+    pool->recover_all();
+    for (; bursts < newest; ++bursts) {
+      run_burst(replay, model, seed + bursts + 1, kBuckets, {0, kFlows}, 32);
+      commit_and_apply(replay);
+    }
+    ASSERT_EQ(difference(*pool, model), "") << "kill " << kill_number;
+    ASSERT_EQ(page_leak(*pool), "") << "kill " << kill_number;
+  }
+  RecordProperty("bursts", std::to_string(bursts));
+}
+
+INSTANTIATE_TEST_SUITE_P(Media, SigkillTest, testing::Values(200, 50), [](const auto& info) {
+  return std::string(info.param == 200 ? "Tmpfs" : "Emulated");
+});
+
+}  // namespace
+}  // namespace flowkeep
