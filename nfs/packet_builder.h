@@ -70,8 +70,7 @@ class PacketBuilder {
     builder.set_l4(6, 1400);  // the next hop's MTU, where the code has one
     const size_t quoted = sizeof(EthernetHeader) + (about[14] & 0x0f) * 4U + l4_bytes;
     assert(quoted <= about.size());
-    builder.l4_.insert(builder.l4_.end(), about.begin() + sizeof(EthernetHeader),
-                       about.begin() + static_cast<ptrdiff_t>(quoted));
+    for (size_t at = sizeof(EthernetHeader); at < quoted; ++at) builder.l4_.push_back(about[at]);
     return builder;
   }
 
