@@ -17,7 +17,8 @@ NodeConfig two_ports() {
   NodeConfig config;
   config.name = "edge-1";
   config.worker_slots = 4;
-  for (const auto& [name, role] : {std::pair{"lan", Side::kInside}, {"wan", Side::kOutside}, {"wan2", Side::kOutside}}) {
+  for (const auto& [name, role] :
+       {std::pair{"lan", Side::kInside}, {"wan", Side::kOutside}, {"wan2", Side::kOutside}}) {
     PortConfig port;
     port.name = name;
     port.role = role;
@@ -36,8 +37,10 @@ ChainRevision good_revision(const std::string& chain = "edge") {
   revision.set_buckets(64);
   node::v1::Function& nat = *revision.add_functions();
   nat.set_type("nat44");
-  (*nat.mutable_config()->mutable_fields())["external_addresses"].mutable_list_value()->add_values()->set_string_value(
-      "203.0.113.10");
+  (*nat.mutable_config()->mutable_fields())["external_addresses"]
+      .mutable_list_value()
+      ->add_values()
+      ->set_string_value("203.0.113.10");
   return revision;
 }
 
@@ -49,7 +52,9 @@ struct Mistake {
   const char* field;
   const char* message;
 };
-void PrintTo(const Mistake& mistake, std::ostream* out) { *out << mistake.name; }
+void PrintTo(const Mistake& mistake, std::ostream* out) {
+  *out << mistake.name;
+}
 class RevisionMistake : public testing::TestWithParam<Mistake> {};
 
 TEST_P(RevisionMistake, ErrorNamesFieldValueAndWhatIsAccepted) {
@@ -71,8 +76,10 @@ INSTANTIATE_TEST_SUITE_P(
                 "\"../etc\" is not accepted; 1 to 63 of a-z, 0-9 and - are"},
         Mistake{"NameUpperCase", [](ChainRevision& r) { r.set_chain("Edge"); }, "metadata.name",
                 "\"Edge\" is not accepted; 1 to 63 of a-z, 0-9 and - are"},
-        Mistake{"NameLong", [](ChainRevision& r) { r.set_chain(std::string(64, 'a')); }, "metadata.name",
-                "\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\" is not accepted; 1 to 63 of a-z, 0-9 "
+        Mistake{"NameLong", [](ChainRevision& r) { r.set_chain(std::string(64, 'a')); },
+                "metadata.name",
+                "\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\" is not "
+                "accepted; 1 to 63 of a-z, 0-9 "
                 "and - are"},
         Mistake{"SamePort", [](ChainRevision& r) { r.set_outside("lan"); }, "spec.outside",
                 "port \"lan\" is used twice; a chain needs two different ports"},
@@ -82,7 +89,8 @@ INSTANTIATE_TEST_SUITE_P(
                 "port \"\" does not exist on node \"edge-1\"; it has: lan, wan, wan2"},
         Mistake{"InsideRole", [](ChainRevision& r) { r.set_inside("wan2"); }, "spec.inside",
                 "port \"wan2\" has the role outside; a port of the other role is accepted"},
-        Mistake{"OutsideRole", [](ChainRevision& r) { r.set_inside("wan"), r.set_outside("lan"); }, "spec.inside",
+        Mistake{"OutsideRole", [](ChainRevision& r) { r.set_inside("wan"), r.set_outside("lan"); },
+                "spec.inside",
                 "port \"wan\" has the role outside; a port of the other role is accepted"},
         Mistake{"Workers", [](ChainRevision& r) { r.set_workers(5); }, "spec.workers",
                 "5 is not accepted; node \"edge-1\" has 4 worker slots"},
@@ -185,7 +193,8 @@ TEST_F(RevisionsOnDisk, TheLastRevisionOfEachChainIsKept) {
 }
 
 TEST_F(RevisionsOnDisk, AForgottenChainIsGoneAndTheOthersStay) {
-  for (const char* chain : {"a", "b"}) ASSERT_TRUE(save_revision(directory_.string(), good_revision(chain)).ok());
+  for (const char* chain : {"a", "b"})
+    ASSERT_TRUE(save_revision(directory_.string(), good_revision(chain)).ok());
   ASSERT_TRUE(forget_revision(directory_.string(), "a").ok());
   EXPECT_EQ(loaded(), Lines{"b 3"});
   EXPECT_TRUE(forget_revision(directory_.string(), "a").ok());  // it is not there: as wanted
@@ -199,8 +208,10 @@ TEST_F(RevisionsOnDisk, CorruptFilesAreSkippedAndNamed) {
   EXPECT_EQ(loaded(), Lines{"whole 3"});
   ASSERT_EQ(problems_.size(), 2U);
   std::sort(problems_.begin(), problems_.end());
-  EXPECT_TRUE(problems_[0].starts_with((directory_ / "chains" / "noise.revision").string())) << problems_[0];
-  EXPECT_TRUE(problems_[1].starts_with((directory_ / "chains" / "torn.revision").string())) << problems_[1];
+  EXPECT_TRUE(problems_[0].starts_with((directory_ / "chains" / "noise.revision").string()))
+      << problems_[0];
+  EXPECT_TRUE(problems_[1].starts_with((directory_ / "chains" / "torn.revision").string()))
+      << problems_[1];
 }
 
 // A node killed while it saved: the old revision is what counts, the new one is overwritten.
@@ -218,7 +229,8 @@ TEST_F(RevisionsOnDisk, ADirectoryThatCannotBeWrittenIsNamed) {
   const Result<void> saved = save_revision((directory_ / "file").string(), good_revision());
   ASSERT_FALSE(saved.ok());
   EXPECT_EQ(saved.error().field, "state_dir");
-  EXPECT_NE(saved.error().message.find("edge.revision cannot be written"), std::string::npos) << saved.error().text();
+  EXPECT_NE(saved.error().message.find("edge.revision cannot be written"), std::string::npos)
+      << saved.error().text();
 }
 
 }  // namespace

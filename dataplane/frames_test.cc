@@ -35,7 +35,8 @@ std::string bytes_of(const std::vector<std::string>& messages) {
   return bytes;
 }
 
-const std::vector<std::string> kMessages = {"first", "", std::string("\0\xff\n", 3), std::string(300, 'x'), "last"};
+const std::vector<std::string> kMessages = {"first", "", std::string("\0\xff\n", 3),
+                                            std::string(300, 'x'), "last"};
 
 TEST_F(FramesTest, MessagesComeOutAsTheyWentIn) {
   for (const std::string& message : kMessages) ASSERT_TRUE(send_frame(ends_[0], message));

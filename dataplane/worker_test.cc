@@ -1,5 +1,5 @@
-// The burst protocol and its recovery, with a stand-in for the switch: packets made by hand in an arena
-// of its own, no EAL. Workers are real processes and are really killed.
+// The burst protocol and its recovery, with a stand-in for the switch: packets made by hand in an
+// arena of its own, no EAL. Workers are real processes and are really killed.
 #include "dataplane/worker.h"
 
 #include <gtest/gtest.h>
@@ -27,7 +27,8 @@ constexpr uint32_t kPackets = 4096;
 constexpr uint32_t kPacketBytes = 1024;
 constexpr uint32_t kBuckets = 16;
 constexpr size_t kSlot = 0;
-constexpr size_t kNumberedBytes = 24;  // payload; the flow and the packet's number are its first 8 bytes
+constexpr size_t kNumberedBytes =
+    24;  // payload; the flow and the packet's number are its first 8 bytes
 constexpr char kRemote[] = "198.51.100.7";
 constexpr char kExternal[] = "203.0.113.10";
 
@@ -43,7 +44,8 @@ struct ArenaPacket {
   uint8_t headroom[RTE_PKTMBUF_HEADROOM];
   uint8_t frame[512];
 };
-static_assert(sizeof(ArenaPacket) <= kPacketBytes && offsetof(ArenaPacket, meta) == sizeof(rte_mbuf));
+static_assert(sizeof(ArenaPacket) <= kPacketBytes &&
+              offsetof(ArenaPacket, meta) == sizeof(rte_mbuf));
 
 // Writes flow and number into a UDP or TCP packet's payload and makes its checksum right.
 Bytes numbered(Bytes frame, uint32_t flow, uint32_t number) {
@@ -55,8 +57,10 @@ Bytes numbered(Bytes frame, uint32_t flow, uint32_t number) {
   std::memcpy(payload + 4, &number, sizeof(number));
   uint8_t* const field = l4 + (ip[9] == kProtocolUdp ? 6 : 16);
   field[0] = field[1] = 0;
-  uint16_t checksum = naive_checksum(naive_sum(l4, l4_bytes) + naive_pseudo_header_sum(ip, ip[9], l4_bytes));
-  if (checksum == 0 && ip[9] == kProtocolUdp) checksum = 0xffff;  // RFC 768: 0 says that there is none
+  uint16_t checksum =
+      naive_checksum(naive_sum(l4, l4_bytes) + naive_pseudo_header_sum(ip, ip[9], l4_bytes));
+  if (checksum == 0 && ip[9] == kProtocolUdp)
+    checksum = 0xffff;  // RFC 768: 0 says that there is none
   field[0] = static_cast<uint8_t>(checksum >> 8);
   field[1] = static_cast<uint8_t>(checksum);
   return frame;
@@ -70,7 +74,8 @@ struct TestFlow {
   uint32_t sent = 0;
 
   static TestFlow number(uint32_t n) {
-    return {"10.0." + std::to_string(n / 250) + "." + std::to_string(n % 250 + 1), static_cast<uint16_t>(2000 + n % 7)};
+    return {"10.0." + std::to_string(n / 250) + "." + std::to_string(n % 250 + 1),
+            static_cast<uint16_t>(2000 + n % 7)};
   }
 };
 
@@ -108,7 +113,8 @@ class WorkerTest : public testing::Test {
     process.revision.store(1);
     process.leave.store(0);
     auto* packets = reinterpret_cast<uint8_t*>(arena_->base()) + header.packet_offset;
-    for (uint32_t i = 0; i < kPackets; ++i) free_.push_back(reinterpret_cast<ArenaPacket*>(packets + i * kPacketBytes));
+    for (uint32_t i = 0; i < kPackets; ++i)
+      free_.push_back(reinterpret_cast<ArenaPacket*>(packets + i * kPacketBytes));
   }
 
   WorkerSlot& slot() { return arena_->header().slots[kSlot]; }
@@ -127,7 +133,8 @@ class WorkerTest : public testing::Test {
     packet->mbuf.pkt_len = static_cast<uint32_t>(frame.size());
     std::memcpy(packet->frame, frame.data(), frame.size());
     packet->meta = PacketMeta{};
-    ASSERT_EQ(parse(packet->frame, static_cast<uint16_t>(frame.size()), side, pool_->hash_secret(), packet->meta),
+    ASSERT_EQ(parse(packet->frame, static_cast<uint16_t>(frame.size()), side, pool_->hash_secret(),
+                    packet->meta),
               DropReason::kNone);
     packet->meta.bucket = bucket_of(packet->meta);
     in_flight_.push_back({packet, flow, number, side, verdict, frame});
@@ -135,7 +142,8 @@ class WorkerTest : public testing::Test {
   }
   uint32_t bucket_of(const PacketMeta& meta) {
     if (meta.side == Side::kInside) {
-      return static_cast<uint32_t>(steering_hash(chain_->steering_scope(), meta.key, pool_->hash_secret()) % kBuckets);
+      return static_cast<uint32_t>(
+          steering_hash(chain_->steering_scope(), meta.key, pool_->hash_secret()) % kBuckets);
     }
     const uint32_t holder = pool_->port_leases(0)[meta.key.dst_port.host() / kPortBlockPorts];
     EXPECT_NE(holder, 0U) << "a port in use is not leased";
@@ -143,20 +151,25 @@ class WorkerTest : public testing::Test {
   }
 
   static Bytes outgoing(std::string_view address, uint16_t port, uint32_t flow, uint32_t number) {
-    return numbered(PacketBuilder::udp(address, port, kRemote, 443).payload(kNumberedBytes).build(), flow, number);
+    return numbered(PacketBuilder::udp(address, port, kRemote, 443).payload(kNumberedBytes).build(),
+                    flow, number);
   }
   static Bytes incoming(std::string_view address, uint16_t port, uint32_t flow, uint32_t number) {
-    return numbered(PacketBuilder::udp(kRemote, 443, address, port).payload(kNumberedBytes).build(), flow, number);
+    return numbered(PacketBuilder::udp(kRemote, 443, address, port).payload(kNumberedBytes).build(),
+                    flow, number);
   }
   void feed_outgoing(uint32_t n) {
-    while (flows_.size() <= n) flows_.push_back(TestFlow::number(static_cast<uint32_t>(flows_.size())));
+    while (flows_.size() <= n)
+      flows_.push_back(TestFlow::number(static_cast<uint32_t>(flows_.size())));
     TestFlow& flow = flows_[n];
-    feed(outgoing(flow.address, flow.port, n, flow.sent), Side::kInside, n, flow.sent, Verdict::kForward);
+    feed(outgoing(flow.address, flow.port, n, flow.sent), Side::kInside, n, flow.sent,
+         Verdict::kForward);
     ++flow.sent;
   }
   void feed_answer(uint32_t n) {
     TestFlow& flow = flows_[n];
-    feed(incoming(kExternal, flow.external_port, n, flow.sent), Side::kOutside, n, flow.sent, Verdict::kForward);
+    feed(incoming(kExternal, flow.external_port, n, flow.sent), Side::kOutside, n, flow.sent,
+         Verdict::kForward);
     ++flow.sent;
   }
   void feed_forbidden() {
@@ -165,8 +178,8 @@ class WorkerTest : public testing::Test {
     feed(frame, Side::kInside, 0, 0, Verdict::kDrop);
   }
 
-  // Takes what the worker has published. There is one slot, so packets must come in the order in which
-  // they were fed, whatever their flow: none missing, none twice.
+  // Takes what the worker has published. There is one slot, so packets must come in the order in
+  // which they were fed, whatever their flow: none missing, none twice.
   size_t drain() {
     size_t taken = 0;
     for (void* object = nullptr; rte_ring_sc_dequeue(outbox(), &object) == 0; ++taken) {
@@ -200,7 +213,8 @@ class WorkerTest : public testing::Test {
       EXPECT_TRUE(external_ports_.insert(port).second) << "two flows share external port " << port;
       flow.external_port = port;
     }
-    EXPECT_EQ(port, flow.external_port) << "flow " << expected.flow << " has changed its translation";
+    EXPECT_EQ(port, flow.external_port)
+        << "flow " << expected.flow << " has changed its translation";
     EXPECT_EQ(frame, outgoing(kExternal, flow.external_port, expected.flow, expected.number));
   }
 
@@ -235,7 +249,8 @@ class WorkerTest : public testing::Test {
     int status = 0;
     while (waitpid(pid, &status, 0) == pid && !WIFEXITED(status) && !WIFSIGNALED(status)) {
     }
-    ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << "the worker ended by itself: " << status;
+    ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
+        << "the worker ended by itself: " << status;
   }
   // A worker that nobody kills does the rest and leaves when it is asked to.
   void finish() {
@@ -318,9 +333,9 @@ TEST_F(WorkerTest, TwoHundredKillsLoseRepeatAndReorderNothing) {
   finish();
 }
 
-// A worker runs a burst of a few packets one instruction at a time and is killed after a random number of
-// them; every other time they are counted from the commit. Some bursts run to their end first, to know
-// how many there are.
+// A worker runs a burst of a few packets one instruction at a time and is killed after a random
+// number of them; every other time they are counted from the commit. Some bursts run to their end
+// first, to know how many there are.
 TEST_F(WorkerTest, KillsBetweenAnyTwoInstructionsLoseNothing) {
   const uint64_t seed = std::random_device{}();
   std::printf("seed %lu\n", seed);
@@ -354,11 +369,23 @@ TEST_F(WorkerTest, KillsBetweenAnyTwoInstructionsLoseNothing) {
 }
 
 // ---- The same burst by hand, ended after each of its steps.
-enum class Step { kStaged, kRedoWritten, kCommitted, kPublished, kApplied, kAppliedNoted, kUndoForgotten, kReleased };
+enum class Step {
+  kStaged,
+  kRedoWritten,
+  kCommitted,
+  kPublished,
+  kApplied,
+  kAppliedNoted,
+  kUndoForgotten,
+  kReleased
+};
 
-void PrintTo(Step step, std::ostream* out) { *out << "step " << static_cast<int>(step); }
+void PrintTo(Step step, std::ostream* out) {
+  *out << "step " << static_cast<int>(step);
+}
 
-class BrokenBurst : public WorkerTest, public testing::WithParamInterface<std::tuple<Step, uint32_t>> {
+class BrokenBurst : public WorkerTest,
+                    public testing::WithParamInterface<std::tuple<Step, uint32_t>> {
  protected:
   static void set_position(rte_ring_headtail& end, uint32_t position) {
     end.head = position;
@@ -403,7 +430,8 @@ class BrokenBurst : public WorkerTest, public testing::WithParamInterface<std::t
     return count;
   }
   static void*& at(const rte_ring_zc_data& reserved, unsigned i) {
-    return i < reserved.n1 ? static_cast<void**>(reserved.ptr1)[i] : static_cast<void**>(reserved.ptr2)[i - reserved.n1];
+    return i < reserved.n1 ? static_cast<void**>(reserved.ptr1)[i]
+                           : static_cast<void**>(reserved.ptr2)[i - reserved.n1];
   }
   Bytes frame_of(const Expected& expected) {
     return Bytes(expected.packet->frame, expected.packet->frame + expected.packet->mbuf.data_len);
@@ -417,7 +445,8 @@ class BrokenBurst : public WorkerTest, public testing::WithParamInterface<std::t
     EXPECT_EQ(pool_->count_flows(0), flows);
   }
   // The burst is done or not begun, as the step says, and doing it again changes nothing.
-  void recover_and_check(Step step, unsigned count, bool hard_state_changed, uint64_t flows_before) {
+  void recover_and_check(Step step, unsigned count, bool hard_state_changed,
+                         uint64_t flows_before) {
     const bool committed = step >= (hard_state_changed ? Step::kRedoWritten : Step::kCommitted);
     const bool released = step == Step::kReleased;
     const SlotRecovery report = recover_slot(*arena_, *pool_, kSlot);
@@ -477,9 +506,10 @@ TEST_P(BrokenBurst, AnswersEstablishTheFlows) {
 
 INSTANTIATE_TEST_SUITE_P(
     EveryStep, BrokenBurst,
-    testing::Combine(testing::Values(Step::kStaged, Step::kRedoWritten, Step::kCommitted, Step::kPublished,
-                                     Step::kApplied, Step::kAppliedNoted, Step::kUndoForgotten, Step::kReleased),
-                     testing::Values(0U, kRingPackets - 10, 0xfffffff0U)));  // rings and counters wrap
+    testing::Combine(
+        testing::Values(Step::kStaged, Step::kRedoWritten, Step::kCommitted, Step::kPublished,
+                        Step::kApplied, Step::kAppliedNoted, Step::kUndoForgotten, Step::kReleased),
+        testing::Values(0U, kRingPackets - 10, 0xfffffff0U)));  // rings and counters wrap
 
 class Recovery : public BrokenBurst {};
 INSTANTIATE_TEST_SUITE_P(Once, Recovery, testing::Values(std::tuple{Step::kReleased, 0U}));
@@ -508,7 +538,8 @@ TEST_P(Recovery, ASweepThatCommittedIsAppliedAndMovesNoPacket) {
   expect_nothing_to_do();
 }
 
-// A worker that dies before its first packet leaves nothing to repair, nor does one in a fresh slot.
+// A worker that dies before its first packet leaves nothing to repair, nor does one in a fresh
+// slot.
 TEST_P(Recovery, AnIdleSlotIsLeftAsItIs) {
   expect_nothing_to_do();
   feed_outgoing(0);

@@ -15,12 +15,18 @@ constexpr Mac kMac{{2, 0, 0, 0, 0, 1}};
 constexpr Mac kOtherMac{{2, 0, 0, 0, 0, 2}};
 constexpr uint64_t kStartMs = 1'000'000;
 
-Be32 host(uint32_t n) { return Be32::from_host(0x0a000000 + n); }
-WaitingPacket packet(uintptr_t n) { return reinterpret_cast<WaitingPacket>(n); }
+Be32 host(uint32_t n) {
+  return Be32::from_host(0x0a000000 + n);
+}
+WaitingPacket packet(uintptr_t n) {
+  return reinterpret_cast<WaitingPacket>(n);
+}
 
 class NeighboursTest : public testing::Test {
  protected:
-  Answer resolve(Be32 address, uint64_t now_ms, uintptr_t n = 1) { return table_.resolve(address, now_ms, packet(n), mac_); }
+  Answer resolve(Be32 address, uint64_t now_ms, uintptr_t n = 1) {
+    return table_.resolve(address, now_ms, packet(n), mac_);
+  }
   // Times at which requests for the address would be sent while the switch ticks until `end_ms`.
   std::vector<uint64_t> requests_until(uint64_t begin_ms, uint64_t end_ms) {
     std::vector<uint64_t> times;
@@ -36,9 +42,10 @@ class NeighboursTest : public testing::Test {
   std::vector<std::pair<WaitingPacket, std::array<uint8_t, 6>>> sent_;
   std::vector<WaitingPacket> given_up_;
   Mac mac_;
-  Neighbours table_{{.send_request = [this](Be32 address) { requests_.push_back(address); },
-                     .send = [this](WaitingPacket p, const Mac& mac) { sent_.emplace_back(p, mac.bytes); },
-                     .give_up = [this](WaitingPacket p) { given_up_.push_back(p); }}};
+  Neighbours table_{
+      {.send_request = [this](Be32 address) { requests_.push_back(address); },
+       .send = [this](WaitingPacket p, const Mac& mac) { sent_.emplace_back(p, mac.bytes); },
+       .give_up = [this](WaitingPacket p) { given_up_.push_back(p); }}};
 };
 
 TEST_F(NeighboursTest, FirstPacketAsksAndTheAnswerSendsWhatWaitedInOrder) {
@@ -94,10 +101,12 @@ TEST_F(NeighboursTest, AFailedAddressThatSpeaksIsKnownAtOnce) {
 }
 
 TEST_F(NeighboursTest, BoundedNumberOfPacketsWaits) {
-  for (uintptr_t n = 1; n <= kMaxWaitingPackets; ++n) ASSERT_EQ(resolve(host(1), kStartMs, n), Answer::kWaiting);
+  for (uintptr_t n = 1; n <= kMaxWaitingPackets; ++n)
+    ASSERT_EQ(resolve(host(1), kStartMs, n), Answer::kWaiting);
   EXPECT_EQ(resolve(host(1), kStartMs, 9999), Answer::kFull);
   EXPECT_EQ(table_.waiting(), kMaxWaitingPackets);
-  EXPECT_EQ(resolve(host(2), kStartMs, 1), Answer::kWaiting);  // another neighbour has room of its own
+  EXPECT_EQ(resolve(host(2), kStartMs, 1),
+            Answer::kWaiting);  // another neighbour has room of its own
   EXPECT_EQ(requests_.size(), 2U);
   table_.learn(host(1), kMac, true, kStartMs + 1);
   EXPECT_EQ(sent_.size(), kMaxWaitingPackets);
@@ -139,7 +148,8 @@ TEST_F(NeighboursTest, AnOldEntryIsAskedForAgainOnceASecondWhileItIsUsed) {
   EXPECT_LE(requests_.size(), 4U);
   const size_t asked = requests_.size();
   table_.learn(host(1), kMac, true, old_ms + 3600);
-  for (uint64_t after_ms = 3600; after_ms <= 6000; after_ms += 10) resolve(host(1), old_ms + after_ms);
+  for (uint64_t after_ms = 3600; after_ms <= 6000; after_ms += 10)
+    resolve(host(1), old_ms + after_ms);
   EXPECT_EQ(requests_.size(), asked);
 }
 
@@ -151,17 +161,22 @@ TEST_F(NeighboursTest, AFullTableRefusesNewAddressesAndKeepsTheOld) {
   table_.add_static(host(beyond), kMac);
   EXPECT_EQ(resolve(host(beyond), kStartMs), Answer::kFull);
   EXPECT_TRUE(requests_.empty());
-  for (uint32_t n = 0; n < kMaxNeighbours; ++n) ASSERT_EQ(resolve(host(n), kStartMs), Answer::kResolved) << n;
+  for (uint32_t n = 0; n < kMaxNeighbours; ++n)
+    ASSERT_EQ(resolve(host(n), kStartMs), Answer::kResolved) << n;
 }
 
 // Addresses that share a place in the table are told apart.
 TEST_F(NeighboursTest, EveryAddressOfALargeSubnetKeepsItsOwnMac) {
   for (uint32_t n = 0; n < kMaxNeighbours; ++n) {
-    table_.learn(host(n << 12), {{2, 0, 0, 0, static_cast<uint8_t>(n >> 8), static_cast<uint8_t>(n)}}, true, kStartMs);
+    table_.learn(host(n << 12),
+                 {{2, 0, 0, 0, static_cast<uint8_t>(n >> 8), static_cast<uint8_t>(n)}}, true,
+                 kStartMs);
   }
   for (uint32_t n = 0; n < kMaxNeighbours; ++n) {
     ASSERT_EQ(resolve(host(n << 12), kStartMs), Answer::kResolved);
-    ASSERT_EQ(mac_.bytes, (std::array<uint8_t, 6>{2, 0, 0, 0, static_cast<uint8_t>(n >> 8), static_cast<uint8_t>(n)})) << n;
+    ASSERT_EQ(mac_.bytes, (std::array<uint8_t, 6>{2, 0, 0, 0, static_cast<uint8_t>(n >> 8),
+                                                  static_cast<uint8_t>(n)}))
+        << n;
   }
 }
 
