@@ -1,5 +1,5 @@
-// ChangeSignal: wakes whoever watches chains or events, or waits for a node, when something changed.
-// Threads: every method may be called from any thread.
+// ChangeSignal: wakes whoever watches chains or events, or waits for a node, when something
+// changed. Threads: every method may be called from any thread.
 #pragma once
 
 #include <chrono>
@@ -22,7 +22,8 @@ class ChangeSignal {
     const std::scoped_lock lock(mutex_);
     return count_;
   }
-  // Returns at once if it was raised since `seen`; else at the next raise or the timeout. Returns the count.
+  // Returns at once if it was raised since `seen`; else at the next raise or the timeout. Returns
+  // the count.
   uint64_t wait(uint64_t seen, std::chrono::milliseconds timeout) const {
     std::unique_lock lock(mutex_);
     raised_.wait_for(lock, timeout, [&] { return count_ != seen; });

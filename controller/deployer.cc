@@ -12,7 +12,9 @@ using google::protobuf::util::MessageDifferencer;
 constexpr std::chrono::seconds kChangeWait{60};
 constexpr std::chrono::milliseconds kStatusDeadline{1'000};
 
-std::string revision_text(uint32_t revision) { return "revision " + std::to_string(revision); }
+std::string revision_text(uint32_t revision) {
+  return "revision " + std::to_string(revision);
+}
 
 Error not_found(const std::string& name) {
   return {Error::Kind::kNotFound, "", "there is no chain \"" + name + "\""};
@@ -44,7 +46,8 @@ void set_phase(v1::ChainStatus& status, const std::string& phase, const std::str
 
 }  // namespace
 
-v1::ChainStatus chain_status(const StoredChain& chain, const NodeView* node, const std::string& failure) {
+v1::ChainStatus chain_status(const StoredChain& chain, const NodeView* node,
+                             const std::string& failure) {
   v1::ChainStatus status;
   status.set_node(chain.spec.node());
   const v1::ChainCounters* counters = node == nullptr ? nullptr : node->counters(chain.name);
@@ -63,7 +66,8 @@ v1::ChainStatus chain_status(const StoredChain& chain, const NodeView* node, con
     set_phase(status, "Starting", "the node still runs " + revision_text(counters->revision()));
   } else if (counters->state().starts_with("degraded")) {
     const size_t colon = counters->state().find(": ");
-    set_phase(status, "Degraded", colon == std::string::npos ? "" : counters->state().substr(colon + 2));
+    set_phase(status, "Degraded",
+              colon == std::string::npos ? "" : counters->state().substr(colon + 2));
   } else if (counters->state() == "starting") {
     set_phase(status, "Starting", "");
   } else {
@@ -83,7 +87,8 @@ v1::Chain Deployer::describe(const StoredChain& stored) const {
   {
     const std::scoped_lock lock(failures_mutex_);
     const auto found = failures_.find(stored.name);
-    if (found != failures_.end() && found->second.revision == stored.revision) failure = found->second.message;
+    if (found != failures_.end() && found->second.revision == stored.revision)
+      failure = found->second.message;
   }
   const auto node = fleet_.node(stored.spec.node());
   *chain.mutable_status() = chain_status(stored, node ? &*node : nullptr, failure);
@@ -98,11 +103,13 @@ void Deployer::record(const std::string& node, const std::string& kind, const st
   event.set_kind(kind);
   event.set_chain(chain);
   event.set_message(message);
-  (void)store_.add_event(event);  // an event lost to a full disk must not undo the change it tells of
+  (void)store_.add_event(
+      event);  // an event lost to a full disk must not undo the change it tells of
   changed_.raise();
 }
 
-// ---- Changes ----------------------------------------------------------------------------------------
+// ---- Changes
+// ----------------------------------------------------------------------------------------
 
 Result<StoredChain> Deployer::prepare(ChangeKind kind, const v1::Chain& wanted,
                                       const std::optional<StoredChain>& current) {
@@ -149,7 +156,8 @@ Result<v1::ApplyChainResponse> Deployer::change(ChangeKind kind, const v1::Chain
   }
   const auto deployed = deploy(*chain, *current);
   if (!deployed) return deployed.error();
-  response.set_outcome(*current ? v1::ApplyChainResponse::CONFIGURED : v1::ApplyChainResponse::CREATED);
+  response.set_outcome(*current ? v1::ApplyChainResponse::CONFIGURED
+                                : v1::ApplyChainResponse::CREATED);
   *response.mutable_chain() = describe(*chain);
   return response;
 }
@@ -157,7 +165,8 @@ Result<v1::ApplyChainResponse> Deployer::change(ChangeKind kind, const v1::Chain
 Result<void> Deployer::deploy(StoredChain& chain, const std::optional<StoredChain>& current) {
   const auto node = fleet_.node(chain.spec.node());
   const v1::ChainCounters* running = node->counters(chain.name);
-  const auto revision = store_.next_revision(chain.name, running == nullptr ? 0 : running->revision());
+  const auto revision =
+      store_.next_revision(chain.name, running == nullptr ? 0 : running->revision());
   if (!revision) return revision.error();
   chain.revision = *revision;
   if (node->alive) {
@@ -176,7 +185,8 @@ Result<void> Deployer::deploy(StoredChain& chain, const std::optional<StoredChai
     const std::scoped_lock lock(failures_mutex_);
     failures_.erase(chain.name);
   }
-  record(chain.spec.node(), current ? "chain_updated" : "chain_created", chain.name, revision_text(chain.revision));
+  record(chain.spec.node(), current ? "chain_updated" : "chain_created", chain.name,
+         revision_text(chain.revision));
   if (current && current->spec.node() != chain.spec.node()) {
     const auto left = fleet_.node(current->spec.node());
     if (left && left->alive && left->link->remove(chain.name, kNodeDeadline).ok()) refresh(*left);
@@ -226,7 +236,8 @@ Result<std::string> Deployer::remove(const std::string& name) {
   for (const NodeView& node : running) {
     const auto removed = node.alive ? node.link->remove(name, kNodeDeadline) : unavailable("", "");
     if (!removed && removed.error().kind != Error::Kind::kUnavailable) return removed.error();
-    if (!removed) waiting = "node " + node.name() + " is away; it removes the chain when it returns";
+    if (!removed)
+      waiting = "node " + node.name() + " is away; it removes the chain when it returns";
     if (removed) refresh(node);
   }
   const auto deleted = store_.delete_chain(name, clock_.unix_s());
@@ -235,11 +246,13 @@ Result<std::string> Deployer::remove(const std::string& name) {
     const std::scoped_lock failures_lock(failures_mutex_);
     failures_.erase(name);
   }
-  record(*current ? (*current)->spec.node() : running.front().name(), "chain_deleted", name, waiting);
+  record(*current ? (*current)->spec.node() : running.front().name(), "chain_deleted", name,
+         waiting);
   return waiting;
 }
 
-// ---- Reading ----------------------------------------------------------------------------------------
+// ---- Reading
+// ----------------------------------------------------------------------------------------
 
 Result<v1::Chain> Deployer::get(const std::string& name) {
   const auto chain = store_.chain(name);
@@ -258,7 +271,8 @@ Result<std::vector<v1::Chain>> Deployer::list(const std::string& node) {
   return chains;
 }
 
-// ---- Reconciling ------------------------------------------------------------------------------------
+// ---- Reconciling
+// ------------------------------------------------------------------------------------
 
 bool Deployer::is_due(const StoredChain& chain) {
   const std::scoped_lock lock(failures_mutex_);
@@ -285,7 +299,8 @@ bool Deployer::differs(const NodeView& node, const std::vector<StoredChain>& des
   for (const StoredChain& chain : desired) {
     if (chain.spec.node() != node.name()) continue;
     const v1::ChainCounters* counters = node.counters(chain.name);
-    if ((counters == nullptr || counters->revision() != chain.revision) && is_due(chain)) return true;
+    if ((counters == nullptr || counters->revision() != chain.revision) && is_due(chain))
+      return true;
   }
   for (const v1::ChainCounters& counters : node.status->chains()) {
     const StoredChain* chain = find_chain(desired, counters.chain());

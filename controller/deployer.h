@@ -1,12 +1,13 @@
 // Deployer: changes chains, and makes nodes run what the store says.
 //
-// A change is first accepted by the chain's node and then stored: what the node refuses changes nothing,
-// and what was acknowledged is on the disk. If the controller dies in between, the node runs a revision
-// that was never acknowledged; reconcile() then brings back the stored one. A node that is away does not
-// refuse: the change is stored and reconcile() applies it when the node returns.
+// A change is first accepted by the chain's node and then stored: what the node refuses changes
+// nothing, and what was acknowledged is on the disk. If the controller dies in between, the node
+// runs a revision that was never acknowledged; reconcile() then brings back the stored one. A node
+// that is away does not refuse: the change is stored and reconcile() applies it when the node
+// returns.
 //
-// Changes are made one at a time, whoever asks (a change waits at most kNodeDeadline for each before it).
-// Threads: every method may be called from any thread.
+// Changes are made one at a time, whoever asks (a change waits at most kNodeDeadline for each
+// before it). Threads: every method may be called from any thread.
 #pragma once
 
 #include <chrono>
@@ -31,8 +32,13 @@ class Deployer {
   static constexpr double kFirstRetry_s = 1;  // doubles up to kLastRetry_s
   static constexpr double kLastRetry_s = 30;
 
-  Deployer(Store& store, Fleet& fleet, ChangeSignal& changed, FunctionValidator functions, Clock clock)
-      : store_(store), fleet_(fleet), changed_(changed), functions_(std::move(functions)), clock_(std::move(clock)) {}
+  Deployer(Store& store, Fleet& fleet, ChangeSignal& changed, FunctionValidator functions,
+           Clock clock)
+      : store_(store),
+        fleet_(fleet),
+        changed_(changed),
+        functions_(std::move(functions)),
+        clock_(std::move(clock)) {}
 
   Result<v1::ApplyChainResponse> change(ChangeKind kind, const v1::Chain& wanted);
   // The text says so if the node will remove the chain only when it returns.
@@ -80,7 +86,9 @@ class Deployer {
   std::map<std::string, Failure> failures_;  // by chain
 };
 
-// What a chain's status is, from the store and the node's last report. `failure`: why the last attempt failed.
-v1::ChainStatus chain_status(const StoredChain& chain, const NodeView* node, const std::string& failure);
+// What a chain's status is, from the store and the node's last report. `failure`: why the last
+// attempt failed.
+v1::ChainStatus chain_status(const StoredChain& chain, const NodeView* node,
+                             const std::string& failure);
 
 }  // namespace flowkeep

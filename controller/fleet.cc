@@ -66,7 +66,8 @@ Result<void> Fleet::heartbeat(const v1::HeartbeatRequest& request) {
       return Error{Error::Kind::kNotFound, "", "node \"" + request.name() + "\" is not registered"};
     }
     Member& member = found->second;
-    if (request.started_at_s() != 0 && request.started_at_s() != member.view.registration.started_at_s()) {
+    if (request.started_at_s() != 0 &&
+        request.started_at_s() != member.view.registration.started_at_s()) {
       return Error{Error::Kind::kNotFound, "",
                    "this start of node \"" + request.name() + "\" is not registered"};
     }
@@ -79,7 +80,8 @@ Result<void> Fleet::heartbeat(const v1::HeartbeatRequest& request) {
 
 NodeView Fleet::view_of(const Member& member) const {
   NodeView view = member.view;
-  view.alive = view.last_heartbeat_s != 0 && clock_.steady_s() - member.heartbeat_steady_s < kLease_s;
+  view.alive =
+      view.last_heartbeat_s != 0 && clock_.steady_s() - member.heartbeat_steady_s < kLease_s;
   return view;
 }
 
@@ -106,6 +108,7 @@ void Fleet::note_status(const std::string& name, const Result<v1::NodeStatus>& s
     view.trouble = status.error().text();
     return;
   }
+  if (status->started_at_s() == view.registration.started_at_s()) beat(found->second);
   view.status = *status;
   view.status_at_s = clock_.unix_s();
   view.trouble.clear();

@@ -1,8 +1,10 @@
-// Fleet: the nodes that ever registered, which of them hold their lease, and what they last reported.
+// Fleet: the nodes that ever registered, which of them hold their lease, and what they last
+// reported.
 //
-// A registration is stored before it is acknowledged; leases and reports live in memory only, so after
-// a restart of the controller every node counts as away until its next heartbeat, a second later.
-// Threads: every method may be called from any thread. Views are copies.
+// A registration is stored before it is acknowledged; leases and reports live in memory only. After
+// a restart of the controller a node counts as away until it is heard of: by a heartbeat, or by its
+// answer to the reconciler's first round. Threads: every method may be called from any thread.
+// Views are copies.
 #pragma once
 
 #include <map>
@@ -23,10 +25,10 @@ struct NodeView {
   v1::RegisterRequest registration;
   double registered_at_s = 0;
   bool alive = false;
-  double last_heartbeat_s = 0;            // Unix time; 0: none yet
-  std::optional<v1::NodeStatus> status;   // the last report
-  double status_at_s = 0;                 // Unix time of it
-  std::string trouble;                    // why there is no newer report; empty: there is
+  double last_heartbeat_s = 0;           // Unix time; 0: none yet
+  std::optional<v1::NodeStatus> status;  // the last report
+  double status_at_s = 0;                // Unix time of it
+  std::string trouble;                   // why there is no newer report; empty: there is
   std::shared_ptr<NodeLink> link;
 
   const std::string& name() const { return registration.name(); }
@@ -48,6 +50,7 @@ class Fleet {
   std::vector<NodeView> nodes() const;
   std::optional<NodeView> node(const std::string& name) const;
 
+  // A report is a sign of life too, if it comes from the start of the node that registered.
   void note_status(const std::string& name, const Result<v1::NodeStatus>& status);
   // Nodes whose lease ended since the last call.
   std::vector<std::string> expire_leases();

@@ -14,7 +14,8 @@ Result<void> validate_functions(const StoredChain& chain) {
     FunctionSpec added;
     added.type = function.type();
     if (function.has_config()) {
-      const auto status = google::protobuf::util::MessageToJsonString(function.config(), &added.config_json);
+      const auto status =
+          google::protobuf::util::MessageToJsonString(function.config(), &added.config_json);
       if (!status.ok()) {
         return invalid("spec.functions[" + std::to_string(spec.functions.size()) + "].config",
                        "has no JSON form: " + status.ToString());

@@ -1,4 +1,5 @@
-// Whether the functions of a chain exist and take their configurations: asked of the functions themselves.
+// Whether the functions of a chain exist and take their configurations: asked of the functions
+// themselves.
 #pragma once
 
 #include "controller/store.h"

@@ -15,7 +15,9 @@ constexpr milliseconds kStatusDeadline{1'000};
 constexpr milliseconds kFlowsDeadline{30'000};
 constexpr uint32_t kFlowsCompared = 1'000'000;
 
-double seconds(milliseconds time) { return std::chrono::duration<double>(time).count(); }
+double seconds(milliseconds time) {
+  return std::chrono::duration<double>(time).count();
+}
 
 uint64_t forwarded_packets(const v1::NodeStatus& status) {
   uint64_t packets = 0;
@@ -24,15 +26,17 @@ uint64_t forwarded_packets(const v1::NodeStatus& status) {
 }
 
 bool chains_run(const v1::NodeStatus& status, const v1::NodeStatus& before) {
-  return std::all_of(before.chains().begin(), before.chains().end(), [&](const v1::ChainCounters& was) {
-    return std::any_of(status.chains().begin(), status.chains().end(), [&](const v1::ChainCounters& is) {
-      return is.chain() == was.chain() && is.state() == "running";
-    });
-  });
+  return std::all_of(
+      before.chains().begin(), before.chains().end(), [&](const v1::ChainCounters& was) {
+        return std::any_of(status.chains().begin(), status.chains().end(),
+                           [&](const v1::ChainCounters& is) {
+                             return is.chain() == was.chain() && is.state() == "running";
+                           });
+      });
 }
 
-void add_check(v1::DrillReport& report, const std::string& name, bool ok, double measured, double required,
-               const std::string& unit) {
+void add_check(v1::DrillReport& report, const std::string& name, bool ok, double measured,
+               double required, const std::string& unit) {
   v1::DrillCheck& check = *report.add_checks();
   check.set_name(name);
   check.set_ok(ok);
@@ -41,19 +45,25 @@ void add_check(v1::DrillReport& report, const std::string& name, bool ok, double
   check.set_unit(unit);
 }
 
-void add_time_check(v1::DrillReport& report, const std::string& name, double measured_s, milliseconds limit) {
-  add_check(report, name, measured_s >= 0 && measured_s <= seconds(limit), measured_s, seconds(limit), "s");
+void add_time_check(v1::DrillReport& report, const std::string& name, double measured_s,
+                    milliseconds limit) {
+  add_check(report, name, measured_s >= 0 && measured_s <= seconds(limit), measured_s,
+            seconds(limit), "s");
 }
 
 }  // namespace
 
 bool may_have_ended(const v1::Flow& before, double now_s) {
-  const uint8_t protocol = before.protocol() == "tcp" ? kProtocolTcp : before.protocol() == "udp" ? kProtocolUdp : kProtocolIcmp;
-  const FlowPhase phase = before.phase() == "established" ? FlowPhase::kEstablished : FlowPhase::kOpening;
+  const uint8_t protocol = before.protocol() == "tcp"   ? kProtocolTcp
+                           : before.protocol() == "udp" ? kProtocolUdp
+                                                        : kProtocolIcmp;
+  const FlowPhase phase =
+      before.phase() == "established" ? FlowPhase::kEstablished : FlowPhase::kOpening;
   return now_s - static_cast<double>(before.last_seen_s()) >= Timeouts().of(protocol, phase);
 }
 
-Result<std::vector<KillNodeDrill::ChainFlow>> KillNodeDrill::flows(NodeLink& link, const v1::NodeStatus& status) {
+Result<std::vector<KillNodeDrill::ChainFlow>> KillNodeDrill::flows(NodeLink& link,
+                                                                   const v1::NodeStatus& status) {
   std::vector<ChainFlow> all;
   for (const v1::ChainCounters& chain : status.chains()) {
     v1::ListFlowsRequest request;
@@ -78,18 +88,21 @@ std::optional<NodeView> KillNodeDrill::wait_back(const std::string& name, double
   }
 }
 
-v1::NodeStatus KillNodeDrill::wait_working(NodeLink& link, const v1::NodeStatus& before, double killed_at_s,
-                                           double killed_steady_s, Times& times) {
+v1::NodeStatus KillNodeDrill::wait_working(NodeLink& link, const v1::NodeStatus& before,
+                                           double killed_at_s, double killed_steady_s,
+                                           Times& times) {
   v1::NodeStatus last;
   const ChangeSignal never;
   while (true) {
     if (const auto status = link.status(kStatusDeadline)) last = *status;
     const double now_s = clock_.steady_s() - killed_steady_s;
     if (times.running < 0 && chains_run(last, before)) times.running = now_s;
-    if (last.first_forwarded_at_s() > 0) times.first_packet = std::max(0.0, last.first_forwarded_at_s() - killed_at_s);
+    if (last.first_forwarded_at_s() > 0)
+      times.first_packet = std::max(0.0, last.first_forwarded_at_s() - killed_at_s);
     if (times.running >= 0 && times.first_packet >= 0) return last;
     const bool packet_late = now_s > times.back + seconds(limits_.first_packet);
-    if (packet_late && (times.running >= 0 || now_s > times.back + seconds(limits_.back))) return last;
+    if (packet_late && (times.running >= 0 || now_s > times.back + seconds(limits_.back)))
+      return last;
     never.wait(0, limits_.poll);
   }
 }
@@ -102,7 +115,8 @@ Result<v1::DrillReport> KillNodeDrill::run(const std::string& name) {
   const auto flows_before = flows(*node->link, *before);
   if (!flows_before) return flows_before.error();
   const auto moments_later = node->link->status(kStatusDeadline);
-  const bool has_traffic = moments_later && forwarded_packets(*moments_later) > forwarded_packets(*before);
+  const bool has_traffic =
+      moments_later && forwarded_packets(*moments_later) > forwarded_packets(*before);
 
   v1::RunDrillRequest order;
   order.set_kind("kill-node");
@@ -113,7 +127,8 @@ Result<v1::DrillReport> KillNodeDrill::run(const std::string& name) {
   if (!ordered && ordered.error().kind != Error::Kind::kUnavailable) return ordered.error();
 
   Times times;
-  if (node->link->wait_disconnected(limits_.detection)) times.detected = clock_.steady_s() - killed_steady_s;
+  if (node->link->wait_disconnected(limits_.detection))
+    times.detected = clock_.steady_s() - killed_steady_s;
   const auto returned = wait_back(name, node->registration.started_at_s());
   v1::NodeStatus after;
   std::vector<ChainFlow> flows_after;
@@ -125,15 +140,17 @@ Result<v1::DrillReport> KillNodeDrill::run(const std::string& name) {
 
   using Key = std::tuple<std::string, std::string, std::string, std::string>;
   const auto key = [](const ChainFlow& flow) {
-    return Key(flow.chain, flow.flow.protocol(), flow.flow.inside_source(), flow.flow.destination());
+    return Key(flow.chain, flow.flow.protocol(), flow.flow.inside_source(),
+               flow.flow.destination());
   };
   std::map<Key, std::string> external;
   for (const ChainFlow& flow : flows_after) external[key(flow)] = flow.flow.external();
   uint64_t resumed = 0;
   for (const ChainFlow& flow : *flows_before) {
     const auto found = external.find(key(flow));
-    const bool kept = found != external.end() ? found->second == flow.flow.external()
-                                              : times.running >= 0 && may_have_ended(flow.flow, clock_.unix_s());
+    const bool kept = found != external.end()
+                          ? found->second == flow.flow.external()
+                          : times.running >= 0 && may_have_ended(flow.flow, clock_.unix_s());
     if (kept) ++resumed;
   }
 
@@ -157,7 +174,8 @@ Result<v1::DrillReport> KillNodeDrill::run(const std::string& name) {
   add_time_check(report, "loss detected", times.detected, limits_.detection);
   add_time_check(report, "node back", times.back, limits_.back);
   add_time_check(report, "chains running", times.running, limits_.back);
-  if (has_traffic) add_time_check(report, "first packet forwarded", times.first_packet, limits_.first_packet);
+  if (has_traffic)
+    add_time_check(report, "first packet forwarded", times.first_packet, limits_.first_packet);
   add_check(report, "flows resumed", report.state_verified(), static_cast<double>(resumed),
             static_cast<double>(flows_before->size()), "flows");
   return report;

@@ -1,5 +1,6 @@
-// The kill-node drill: the whole process tree of a node dies by SIGKILL. Measures when the controller
-// knows, when the node is back, when it forwards again, and whether each flow kept its external endpoint.
+// The kill-node drill: the whole process tree of a node dies by SIGKILL. Measures when the
+// controller knows, when the node is back, when it forwards again, and whether each flow kept its
+// external endpoint.
 #pragma once
 
 #include <chrono>
@@ -24,7 +25,8 @@ class KillNodeDrill {
   KillNodeDrill(Fleet& fleet, const ChangeSignal& changed, Clock clock, KillNodeLimits limits = {})
       : fleet_(fleet), changed_(changed), clock_(std::move(clock)), limits_(limits) {}
 
-  // An error: the drill could not begin. A node that does not return is a report with failed checks.
+  // An error: the drill could not begin. A node that does not return is a report with failed
+  // checks.
   Result<v1::DrillReport> run(const std::string& node);
 
  private:
@@ -51,7 +53,8 @@ class KillNodeDrill {
   KillNodeLimits limits_;
 };
 
-// May a flow that was there before be gone, without anything having been lost? Only if its time-out passed.
+// May a flow that was there before be gone, without anything having been lost? Only if its time-out
+// passed.
 bool may_have_ended(const v1::Flow& before, double now_s);
 
 }  // namespace flowkeep

@@ -7,8 +7,8 @@
 
 namespace flowkeep {
 
-// "host:port", with a port that is free. The error says what is wrong: no such form, no such address of this
-// machine, in use, no permission.
+// "host:port", with a port that is free. The error says what is wrong: no such form, no such
+// address of this machine, in use, no permission.
 Result<void> check_listen_address(const std::string& listen);
 
 }  // namespace flowkeep

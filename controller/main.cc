@@ -48,16 +48,27 @@ Options parse(int argc, char** argv) {
   int chosen = 0;
   while ((chosen = getopt_long(argc, argv, "h", kOptions, nullptr)) != -1) {
     switch (chosen) {
-      case 'l': options.listen = optarg; break;
-      case 's': options.store = optarg; break;
-      case 'v': std::printf("flowkeep-controller %s\n", FLOWKEEP_VERSION); std::exit(0);
-      case 'h': std::fputs(kHelp, stdout); std::exit(0);
-      default: std::fputs("see flowkeep-controller --help\n", stderr); std::exit(kExitUsage);
+      case 'l':
+        options.listen = optarg;
+        break;
+      case 's':
+        options.store = optarg;
+        break;
+      case 'v':
+        std::printf("flowkeep-controller %s\n", FLOWKEEP_VERSION);
+        std::exit(0);
+      case 'h':
+        std::fputs(kHelp, stdout);
+        std::exit(0);
+      default:
+        std::fputs("see flowkeep-controller --help\n", stderr);
+        std::exit(kExitUsage);
     }
   }
   if (optind < argc || options.store.empty()) {
     std::fprintf(stderr, "flowkeep-controller: %s; see --help\n",
-                 optind < argc ? "arguments without an option are not accepted" : "--store PATH.db is missing");
+                 optind < argc ? "arguments without an option are not accepted"
+                               : "--store PATH.db is missing");
     std::exit(kExitUsage);
   }
   return options;
@@ -93,11 +104,13 @@ int main(int argc, char** argv) {
   if (!fleet) return fail(fleet.error());
   Deployer deployer(**store, **fleet, changed, validate_functions, clock);
   Reconciler reconciler(**store, **fleet, deployer, changed);
-  auto server = ApiServer::start({**store, **fleet, deployer, reconciler, changed, clock, {}}, options.listen);
+  reconciler.run_once();
+  auto server = ApiServer::start({**store, **fleet, deployer, reconciler, changed, clock, {}},
+                                 options.listen);
   if (!server) return fail(server.error());
   reconciler.start();
-  std::printf("flowkeep-controller %s listens on %s, store %s\n", FLOWKEEP_VERSION, options.listen.c_str(),
-              options.store.c_str());
+  std::printf("flowkeep-controller %s listens on %s, store %s\n", FLOWKEEP_VERSION,
+              options.listen.c_str(), options.store.c_str());
   std::fflush(stdout);
 
   int received = 0;

@@ -11,6 +11,8 @@ namespace {
 
 namespace node_api = flowkeep::node::v1;
 
+constexpr NodeLink::Milliseconds kProbeDeadline{1'000};
+
 // Between messages of the two APIs that have the same fields: by way of their bytes.
 template <typename To>
 To same_fields(const google::protobuf::Message& from) {
@@ -23,7 +25,8 @@ To same_fields(const google::protobuf::Message& from) {
 
 std::shared_ptr<grpc::Channel> connect(const std::string& address) {
   grpc::ChannelArguments arguments;
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // a node that returns starts without old back-off
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL,
+                   1);  // a node that returns starts without old back-off
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
@@ -39,6 +42,15 @@ struct NodeLink::Connection {
   std::shared_ptr<grpc::Channel> channel;
   std::unique_ptr<node_api::NodeAgent::Stub> stub;
 
+  // UNAVAILABLE comes from the transport and from an agent that is busy: only one of them answers
+  // now.
+  bool answers() const {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + kProbeDeadline);
+    node_api::NodeStatus status;
+    return stub->GetStatus(&context, node_api::GetStatusRequest(), &status).ok();
+  }
+
   Error error(const grpc::Status& status, Milliseconds deadline) const {
     switch (status.error_code()) {
       case grpc::INVALID_ARGUMENT:
@@ -49,17 +61,20 @@ struct NodeLink::Connection {
       case grpc::NOT_FOUND:
         return {Error::Kind::kNotFound, "", status.error_message()};
       case grpc::UNAVAILABLE:
+        if (answers()) return {Error::Kind::kInvalid, "", status.error_message()};
         return unavailable("", "the node's agent at " + address + " cannot be reached");
       case grpc::DEADLINE_EXCEEDED:
         return internal_error("", "the node's agent at " + address + " did not answer within " +
                                       std::to_string(deadline.count()) + " ms");
       default:
-        return internal_error("", "the node's agent at " + address + " failed: " + status.error_message());
+        return internal_error(
+            "", "the node's agent at " + address + " failed: " + status.error_message());
     }
   }
 
   template <typename Response, typename Request>
-  Result<Response> call(grpc::Status (node_api::NodeAgent::Stub::*method)(grpc::ClientContext*, const Request&,
+  Result<Response> call(grpc::Status (node_api::NodeAgent::Stub::*method)(grpc::ClientContext*,
+                                                                          const Request&,
                                                                           Response*),
                         const Request& request, Milliseconds deadline) {
     grpc::ClientContext context;
@@ -101,19 +116,21 @@ Result<void> NodeLink::apply(const StoredChain& chain, Milliseconds deadline) {
 Result<void> NodeLink::remove(const std::string& chain, Milliseconds deadline) {
   node_api::RemoveChainRequest request;
   request.set_chain(chain);
-  const auto removed = connection_->call(&node_api::NodeAgent::Stub::RemoveChain, request, deadline);
+  const auto removed =
+      connection_->call(&node_api::NodeAgent::Stub::RemoveChain, request, deadline);
   if (!removed && removed.error().kind != Error::Kind::kNotFound) return removed.error();
   return {};
 }
 
 Result<v1::NodeStatus> NodeLink::status(Milliseconds deadline) {
-  const auto status =
-      connection_->call(&node_api::NodeAgent::Stub::GetStatus, node_api::GetStatusRequest(), deadline);
+  const auto status = connection_->call(&node_api::NodeAgent::Stub::GetStatus,
+                                        node_api::GetStatusRequest(), deadline);
   if (!status) return status.error();
   return same_fields<v1::NodeStatus>(*status);
 }
 
-Result<std::vector<NodeEvent>> NodeLink::events(uint64_t after, uint32_t limit, Milliseconds deadline) {
+Result<std::vector<NodeEvent>> NodeLink::events(uint64_t after, uint32_t limit,
+                                                Milliseconds deadline) {
   node_api::ListEventsRequest request;
   request.set_after(after);
   request.set_limit(limit);
@@ -132,14 +149,16 @@ Result<std::vector<NodeEvent>> NodeLink::events(uint64_t after, uint32_t limit, 
   return events;
 }
 
-Result<v1::ListFlowsResponse> NodeLink::flows(const v1::ListFlowsRequest& request, Milliseconds deadline) {
+Result<v1::ListFlowsResponse> NodeLink::flows(const v1::ListFlowsRequest& request,
+                                              Milliseconds deadline) {
   const auto listed = connection_->call(&node_api::NodeAgent::Stub::ListFlows,
                                         same_fields<node_api::ListFlowsRequest>(request), deadline);
   if (!listed) return listed.error();
   return same_fields<v1::ListFlowsResponse>(*listed);
 }
 
-Result<v1::DrillReport> NodeLink::run_drill(const v1::RunDrillRequest& request, Milliseconds deadline) {
+Result<v1::DrillReport> NodeLink::run_drill(const v1::RunDrillRequest& request,
+                                            Milliseconds deadline) {
   node_api::RunDrillRequest asked;
   asked.set_kind(request.kind());
   asked.set_chain(request.chain());

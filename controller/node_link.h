@@ -1,8 +1,8 @@
 // NodeLink: the controller's connection to one node's agent (dataplane/agent.proto).
 //
-// Errors: kInvalid and kNotFound carry the agent's own text; kUnavailable means that no agent answers at
-// the address (the node is away); kInternal is everything else, a deadline that passed included.
-// Threads: every method may be called from any thread.
+// Errors: kInvalid and kNotFound are the agent's refusals, in its own words; kUnavailable means
+// that no agent answers at the address (the node is away); kInternal is everything else, a deadline
+// that passed included. Threads: every method may be called from any thread.
 #pragma once
 
 #include <chrono>

@@ -26,12 +26,14 @@ void Reconciler::stop() {
 
 void Reconciler::run_once() {
   for (const std::string& name : fleet_.expire_leases()) {
-    deployer_.record(name, "node_lost", "", "no heartbeat for 3 s; its chains are left as they are");
+    deployer_.record(name, "node_lost", "",
+                     "no heartbeat for 3 s; its chains are left as they are");
   }
   for (const NodeView& node : fleet_.nodes()) {
     if (stopping_) return;
-    if (node.alive) visit(node);
+    if (node.alive || first_round_) visit(node);
   }
+  first_round_ = false;
 }
 
 void Reconciler::visit(const NodeView& node) {

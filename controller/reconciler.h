@@ -1,5 +1,6 @@
-// Reconciler: the controller's one background thread. Every second, and at once when a node comes, it asks
-// each live node for its status and its new events, and has the deployer mend what differs.
+// Reconciler: the controller's one background thread. Every second, and at once when a node comes,
+// it asks each live node for its status and its new events, and has the deployer mend what differs.
+// The first round asks every node: those that went on running without a controller answer.
 #pragma once
 
 #include <atomic>
@@ -25,7 +26,7 @@ class Reconciler {
 
   void start();
   void stop();
-  // One round, in the caller's thread.
+  // One round, in the caller's thread. Not while the thread runs.
   void run_once();
   // Starts a round now.
   void poke() { poked_.raise(); }
@@ -39,6 +40,7 @@ class Reconciler {
   Deployer& deployer_;
   ChangeSignal& changed_;
   ChangeSignal poked_;
+  bool first_round_ = true;
   std::atomic<bool> stopping_ = false;
   std::thread thread_;
 };

@@ -20,7 +20,8 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kNodeCallDeadline{5'000};
 constexpr milliseconds kFlowsDeadline{30'000};
-constexpr milliseconds kWatchPeriod{1'000};  // between looks at a watcher's connection and at nodes' reports
+constexpr milliseconds kWatchPeriod{
+    1'000};  // between looks at a watcher's connection and at nodes' reports
 constexpr uint32_t kMaxFlowsListed = 1'000'000;
 constexpr uint32_t kMaxEventsListed = 10'000;
 constexpr uint32_t kMaxInjections = 10'000;
@@ -28,12 +29,17 @@ constexpr uint32_t kMaxInterval_ms = 60'000;
 
 grpc::StatusCode code_of(Error::Kind kind) {
   switch (kind) {
-    case Error::Kind::kInvalid: return grpc::INVALID_ARGUMENT;
-    case Error::Kind::kNotFound: return grpc::NOT_FOUND;
-    case Error::Kind::kExists: return grpc::ALREADY_EXISTS;
+    case Error::Kind::kInvalid:
+      return grpc::INVALID_ARGUMENT;
+    case Error::Kind::kNotFound:
+      return grpc::NOT_FOUND;
+    case Error::Kind::kExists:
+      return grpc::ALREADY_EXISTS;
     // Not UNAVAILABLE: a client takes that for the controller being away.
-    case Error::Kind::kUnavailable: return grpc::FAILED_PRECONDITION;
-    case Error::Kind::kInternal: break;
+    case Error::Kind::kUnavailable:
+      return grpc::FAILED_PRECONDITION;
+    case Error::Kind::kInternal:
+      break;
   }
   return grpc::INTERNAL;
 }
@@ -86,11 +92,13 @@ class Watches {
   std::atomic<bool> ending_ = false;
 };
 
-// Calls `send` now and after each change until it returns false, the client leaves or the server stops.
+// Calls `send` now and after each change until it returns false, the client leaves or the server
+// stops.
 template <typename Send>
 Status watch(ServerContext& context, Watches& watches, const ChangeSignal& changed, Send send) {
   if (!watches.enter()) {
-    return {grpc::RESOURCE_EXHAUSTED, "too many watches; at most " + std::to_string(ApiServer::kMaxWatches)};
+    return {grpc::RESOURCE_EXHAUSTED,
+            "too many watches; at most " + std::to_string(ApiServer::kMaxWatches)};
   }
   uint64_t seen = changed.count();
   Status status = Status::OK;
@@ -132,24 +140,29 @@ Result<NodeView> node_or_only(const Fleet& fleet, const std::string& name) {
   return invalid("node", "is missing, and there are several: " + names);
 }
 
-// ---- Chains -----------------------------------------------------------------------------------------
+// ---- Chains
+// -----------------------------------------------------------------------------------------
 
 class ChainsService final : public v1::Chains::Service {
  public:
   ChainsService(const ApiParts& parts, Watches& watches) : parts_(parts), watches_(watches) {}
 
-  Status Create(ServerContext*, const v1::CreateChainRequest* request, v1::Chain* response) override {
+  Status Create(ServerContext*, const v1::CreateChainRequest* request,
+                v1::Chain* response) override {
     return change(ChangeKind::kCreate, request->chain(), *response);
   }
-  Status Update(ServerContext*, const v1::UpdateChainRequest* request, v1::Chain* response) override {
+  Status Update(ServerContext*, const v1::UpdateChainRequest* request,
+                v1::Chain* response) override {
     return change(ChangeKind::kUpdate, request->chain(), *response);
   }
-  Status Apply(ServerContext*, const v1::ApplyChainRequest* request, v1::ApplyChainResponse* response) override {
+  Status Apply(ServerContext*, const v1::ApplyChainRequest* request,
+               v1::ApplyChainResponse* response) override {
     auto applied = parts_.deployer.change(ChangeKind::kApply, request->chain());
     if (applied) *response = std::move(*applied);
     return status_of(applied);
   }
-  Status Delete(ServerContext*, const v1::DeleteChainRequest* request, v1::DeleteChainResponse* response) override {
+  Status Delete(ServerContext*, const v1::DeleteChainRequest* request,
+                v1::DeleteChainResponse* response) override {
     const auto removed = parts_.deployer.remove(request->name());
     if (removed) response->set_message(*removed);
     return status_of(removed);
@@ -159,7 +172,8 @@ class ChainsService final : public v1::Chains::Service {
     if (chain) *response = std::move(*chain);
     return status_of(chain);
   }
-  Status List(ServerContext*, const v1::ListChainsRequest* request, v1::ListChainsResponse* response) override {
+  Status List(ServerContext*, const v1::ListChainsRequest* request,
+              v1::ListChainsResponse* response) override {
     auto chains = parts_.deployer.list(request->node());
     if (!chains) return status_of(chains);
     for (v1::Chain& chain : *chains) *response->add_chains() = std::move(chain);
@@ -207,23 +221,28 @@ class ChainsService final : public v1::Chains::Service {
   Watches& watches_;
 };
 
-// ---- Nodes ------------------------------------------------------------------------------------------
+// ---- Nodes
+// ------------------------------------------------------------------------------------------
 
 class NodesService final : public v1::Nodes::Service {
  public:
   explicit NodesService(const ApiParts& parts) : parts_(parts) {}
 
-  Status Register(ServerContext*, const v1::RegisterRequest* request, v1::RegisterResponse*) override {
+  Status Register(ServerContext*, const v1::RegisterRequest* request,
+                  v1::RegisterResponse*) override {
     const auto before = parts_.fleet.node(request->name());
     const auto registered = parts_.fleet.register_node(*request);
     if (!registered) return status_of(registered);
-    if (!before || !before->alive || before->registration.started_at_s() != request->started_at_s()) {
-      parts_.deployer.record(request->name(), "node_registered", "", "agent at " + request->agent_address());
+    if (!before || !before->alive ||
+        before->registration.started_at_s() != request->started_at_s()) {
+      parts_.deployer.record(request->name(), "node_registered", "",
+                             "agent at " + request->agent_address());
     }
     parts_.reconciler.poke();
     return Status::OK;
   }
-  Status Heartbeat(ServerContext*, const v1::HeartbeatRequest* request, v1::HeartbeatResponse*) override {
+  Status Heartbeat(ServerContext*, const v1::HeartbeatRequest* request,
+                   v1::HeartbeatResponse*) override {
     return status_of(parts_.fleet.heartbeat(*request));
   }
   Status Get(ServerContext*, const v1::GetNodeRequest* request, v1::Node* response) override {
@@ -232,7 +251,8 @@ class NodesService final : public v1::Nodes::Service {
     describe(*node, *response);
     return Status::OK;
   }
-  Status List(ServerContext*, const v1::ListNodesRequest*, v1::ListNodesResponse* response) override {
+  Status List(ServerContext*, const v1::ListNodesRequest*,
+              v1::ListNodesResponse* response) override {
     for (const NodeView& node : parts_.fleet.nodes()) describe(node, *response->add_nodes());
     return Status::OK;
   }
@@ -259,7 +279,8 @@ class NodesService final : public v1::Nodes::Service {
   ApiParts parts_;
 };
 
-// ---- What runs --------------------------------------------------------------------------------------
+// ---- What runs
+// --------------------------------------------------------------------------------------
 
 // Every matching node's status as of now; the names of those that do not answer.
 struct Reports {
@@ -283,7 +304,8 @@ Reports ask_nodes(const Fleet& fleet, const std::string& name) {
 }
 
 Status check_exists(const ApiParts& parts, const std::string& chain, const std::string& node) {
-  if (!node.empty() && !parts.fleet.node(node)) return {grpc::NOT_FOUND, "there is no node \"" + node + "\""};
+  if (!node.empty() && !parts.fleet.node(node))
+    return {grpc::NOT_FOUND, "there is no node \"" + node + "\""};
   if (chain.empty()) return Status::OK;
   return status_of(parts.deployer.get(chain));
 }
@@ -292,7 +314,8 @@ class WorkersService final : public v1::Workers::Service {
  public:
   explicit WorkersService(const ApiParts& parts) : parts_(parts) {}
 
-  Status List(ServerContext*, const v1::ListWorkersRequest* request, v1::ListWorkersResponse* response) override {
+  Status List(ServerContext*, const v1::ListWorkersRequest* request,
+              v1::ListWorkersResponse* response) override {
     const Status exists = check_exists(parts_, request->chain(), request->node());
     if (!exists.ok()) return exists;
     const Reports reports = ask_nodes(parts_.fleet, request->node());
@@ -314,8 +337,9 @@ class WorkersService final : public v1::Workers::Service {
 
 template <typename Items, typename Keep>
 void keep_if(Items& items, Keep keep) {
-  items.erase(std::remove_if(items.begin(), items.end(), [&](const auto& item) { return !keep(item); }),
-              items.end());
+  items.erase(
+      std::remove_if(items.begin(), items.end(), [&](const auto& item) { return !keep(item); }),
+      items.end());
 }
 
 class StatisticsService final : public v1::Statistics::Service {
@@ -343,8 +367,9 @@ class StatisticsService final : public v1::Statistics::Service {
     if (node.chains().empty()) return false;
     const v1::ChainCounters& kept = node.chains(0);
     keep_if(*node.mutable_workers(), [&](const v1::Worker& w) { return w.chain() == chain; });
-    keep_if(*node.mutable_ports(),
-            [&](const v1::PortStatus& p) { return p.name() == kept.inside() || p.name() == kept.outside(); });
+    keep_if(*node.mutable_ports(), [&](const v1::PortStatus& p) {
+      return p.name() == kept.inside() || p.name() == kept.outside();
+    });
     return true;
   }
 
@@ -355,9 +380,11 @@ class FlowsService final : public v1::Flows::Service {
  public:
   explicit FlowsService(const ApiParts& parts) : parts_(parts) {}
 
-  Status List(ServerContext*, const v1::ListFlowsRequest* request, v1::ListFlowsResponse* response) override {
+  Status List(ServerContext*, const v1::ListFlowsRequest* request,
+              v1::ListFlowsResponse* response) override {
     if (request->limit() > kMaxFlowsListed) {
-      return status_of(invalid("limit", std::to_string(request->limit()) + " is too many; accepted: up to " +
+      return status_of(invalid("limit", std::to_string(request->limit()) +
+                                            " is too many; accepted: up to " +
                                             std::to_string(kMaxFlowsListed)));
     }
     const auto chain = chain_or_only(parts_.deployer, request->chain());
@@ -375,19 +402,24 @@ class FlowsService final : public v1::Flows::Service {
   ApiParts parts_;
 };
 
-// ---- Drills -----------------------------------------------------------------------------------------
+// ---- Drills
+// -----------------------------------------------------------------------------------------
 
 class DrillsService final : public v1::Drills::Service {
  public:
   explicit DrillsService(const ApiParts& parts) : parts_(parts) {}
 
-  Status Run(ServerContext*, const v1::RunDrillRequest* request, v1::DrillReport* response) override {
+  Status Run(ServerContext*, const v1::RunDrillRequest* request,
+             v1::DrillReport* response) override {
     const std::unique_lock lock(running_, std::try_to_lock);
-    if (!lock.owns_lock()) return {grpc::FAILED_PRECONDITION, "another drill is running; two would spoil each other's figures"};
+    if (!lock.owns_lock())
+      return {grpc::FAILED_PRECONDITION,
+              "another drill is running; two would spoil each other's figures"};
     auto report = run(*request);
     if (!report) return status_of(report);
     const auto& checks = report->checks();
-    const bool passed = std::all_of(checks.begin(), checks.end(), [](const v1::DrillCheck& c) { return c.ok(); });
+    const bool passed =
+        std::all_of(checks.begin(), checks.end(), [](const v1::DrillCheck& c) { return c.ok(); });
     parts_.deployer.record(request->node(), "drill_run", report->chain(),
                            report->kind() + (passed ? ": passed" : ": a check failed"));
     *response = std::move(*report);
@@ -399,10 +431,13 @@ class DrillsService final : public v1::Drills::Service {
     if (request.kind() == "kill-node") {
       const auto node = node_or_only(parts_.fleet, request.node());
       if (!node) return node.error();
-      return KillNodeDrill(parts_.fleet, parts_.changed, parts_.clock, parts_.kill_node_limits).run(node->name());
+      return KillNodeDrill(parts_.fleet, parts_.changed, parts_.clock, parts_.kill_node_limits)
+          .run(node->name());
     }
-    if (request.kind() == "kill-worker" || request.kind() == "hang-worker") return run_on_node(request);
-    return invalid("kind", "\"" + request.kind() + "\" is no drill; accepted: kill-worker, hang-worker, kill-node");
+    if (request.kind() == "kill-worker" || request.kind() == "hang-worker")
+      return run_on_node(request);
+    return invalid("kind", "\"" + request.kind() +
+                               "\" is no drill; accepted: kill-worker, hang-worker, kill-node");
   }
 
   Result<v1::DrillReport> run_on_node(v1::RunDrillRequest request) {
@@ -411,7 +446,8 @@ class DrillsService final : public v1::Drills::Service {
                                   std::to_string(kMaxInjections));
     }
     if (request.interval_ms() > kMaxInterval_ms) {
-      return invalid("interval_ms", std::to_string(request.interval_ms()) + " is too long; accepted: 1 to " +
+      return invalid("interval_ms", std::to_string(request.interval_ms()) +
+                                        " is too long; accepted: 1 to " +
                                         std::to_string(kMaxInterval_ms));
     }
     const auto chain = chain_or_only(parts_.deployer, request.chain());
@@ -421,7 +457,8 @@ class DrillsService final : public v1::Drills::Service {
     request.set_chain(chain->name());
     request.set_count(std::max(1u, request.count()));
     request.set_interval_ms(request.interval_ms() == 0 ? 100 : request.interval_ms());
-    const milliseconds deadline(30'000 + request.count() * (request.interval_ms() + uint64_t{2'000}));
+    const milliseconds deadline(30'000 +
+                                request.count() * (request.interval_ms() + uint64_t{2'000}));
     return node->link->run_drill(request, deadline);
   }
 
@@ -429,14 +466,17 @@ class DrillsService final : public v1::Drills::Service {
   std::mutex running_;
 };
 
-// ---- Events -----------------------------------------------------------------------------------------
+// ---- Events
+// -----------------------------------------------------------------------------------------
 
 class EventsService final : public v1::Events::Service {
  public:
   EventsService(const ApiParts& parts, Watches& watches) : parts_(parts), watches_(watches) {}
 
-  Status List(ServerContext*, const v1::ListEventsRequest* request, v1::ListEventsResponse* response) override {
-    const uint32_t limit = request->limit() == 0 ? 100 : std::min(request->limit(), kMaxEventsListed);
+  Status List(ServerContext*, const v1::ListEventsRequest* request,
+              v1::ListEventsResponse* response) override {
+    const uint32_t limit =
+        request->limit() == 0 ? 100 : std::min(request->limit(), kMaxEventsListed);
     auto events = parts_.store.events(request->after(), limit, request->chain());
     if (!events) return status_of(events);
     for (v1::Event& event : *events) *response->add_events() = std::move(event);
@@ -450,12 +490,14 @@ class EventsService final : public v1::Events::Service {
       if (!last) return status_of(last);
       after = *last;
     }
-    return watch(*context, watches_, parts_.changed, [&] { return send_after(after, request->chain(), *writer); });
+    return watch(*context, watches_, parts_.changed,
+                 [&] { return send_after(after, request->chain(), *writer); });
   }
 
  private:
   // after == 0 (an empty store) would mean the newest; from an empty store those are all.
-  Status send_after(uint64_t& after, const std::string& chain, grpc::ServerWriter<v1::Event>& writer) {
+  Status send_after(uint64_t& after, const std::string& chain,
+                    grpc::ServerWriter<v1::Event>& writer) {
     const auto events = parts_.store.events(after, kMaxEventsListed, chain);
     if (!events) return status_of(events);
     for (const v1::Event& event : *events) {
@@ -496,21 +538,27 @@ struct ApiServer::Running {
 };
 
 ApiServer::ApiServer(std::unique_ptr<Running> running) : running_(std::move(running)) {}
-ApiServer::~ApiServer() { stop(); }
-int ApiServer::port() const { return running_->port; }
+ApiServer::~ApiServer() {
+  stop();
+}
+int ApiServer::port() const {
+  return running_->port;
+}
 
-Result<std::unique_ptr<ApiServer>> ApiServer::start(const ApiParts& parts, const std::string& listen) {
+Result<std::unique_ptr<ApiServer>> ApiServer::start(const ApiParts& parts,
+                                                    const std::string& listen) {
   const auto free = check_listen_address(listen);
   if (!free) return free.error();
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   auto running = std::make_unique<Running>(parts);
   grpc::ServerBuilder builder;
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);  // a second controller must fail, not share the port
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT,
+                             0);  // a second controller must fail, not share the port
   builder.AddListeningPort(listen, grpc::InsecureServerCredentials(), &running->port);
-  const std::initializer_list<grpc::Service*> services = {&running->chains,     &running->nodes, &running->workers,
-                                                          &running->statistics, &running->flows, &running->drills,
-                                                          &running->events};
+  const std::initializer_list<grpc::Service*> services = {
+      &running->chains, &running->nodes,  &running->workers, &running->statistics,
+      &running->flows,  &running->drills, &running->events};
   for (grpc::Service* service : services) builder.RegisterService(service);
   running->server = builder.BuildAndStart();
   if (!running->server || running->port == 0) {

@@ -1,6 +1,6 @@
-// ApiServer: the gRPC face of the controller (controller/api), with reflection and the health service.
-// Holds no state of its own; errors become gRPC statuses here and nowhere else.
-// Threads: handlers run on gRPC's threads, so everything below it is thread-safe.
+// ApiServer: the gRPC face of the controller (controller/api), with reflection and the health
+// service. Holds no state of its own; errors become gRPC statuses here and nowhere else. Threads:
+// handlers run on gRPC's threads, so everything below it is thread-safe.
 #pragma once
 
 #include <memory>

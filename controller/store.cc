@@ -64,7 +64,8 @@ class Store::Statement {
     return *this;
   }
   Statement& bind(const std::string& value) {
-    sqlite3_bind_text(statement_, ++bound_, value.data(), static_cast<int>(value.size()), SQLITE_TRANSIENT);
+    sqlite3_bind_text(statement_, ++bound_, value.data(), static_cast<int>(value.size()),
+                      SQLITE_TRANSIENT);
     return *this;
   }
   Statement& bind_null() {
@@ -113,7 +114,8 @@ class Store::Statement {
 class Store::Transaction {
  public:
   explicit Transaction(Store& store) : store_(store) {
-    open_ = sqlite3_exec(store.database_, "BEGIN IMMEDIATE", nullptr, nullptr, nullptr) == SQLITE_OK;
+    open_ =
+        sqlite3_exec(store.database_, "BEGIN IMMEDIATE", nullptr, nullptr, nullptr) == SQLITE_OK;
   }
   ~Transaction() {
     if (open_) sqlite3_exec(store_.database_, "ROLLBACK", nullptr, nullptr, nullptr);
@@ -159,8 +161,9 @@ Result<std::unique_ptr<Store>> Store::open(const std::string& path) {
     return unavailable("--store", "\"" + path + "\" is in use by another flowkeep-controller");
   }
   sqlite3* database = nullptr;
-  const int code = sqlite3_open_v2(path.c_str(), &database,
-                                   SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, nullptr);
+  const int code =
+      sqlite3_open_v2(path.c_str(), &database,
+                      SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, nullptr);
   std::unique_ptr<Store> store(new Store(path, lock_fd, database));
   if (code != SQLITE_OK) {
     return invalid("--store", "cannot open \"" + path + "\": " + sqlite3_errmsg(database));
@@ -184,13 +187,15 @@ Result<void> Store::create_tables() {
                                   "; this program reads up to " + std::to_string(kFormatVersion));
   }
   if (!execute(kTables)) return failure("create its tables");
-  if (!execute("PRAGMA user_version=" + std::to_string(kFormatVersion))) return failure("create its tables");
+  if (!execute("PRAGMA user_version=" + std::to_string(kFormatVersion)))
+    return failure("create its tables");
   return {};
 }
 
 Result<std::vector<StoredChain>> Store::chains() {
   const std::scoped_lock lock(mutex_);
-  Statement select(*this, "SELECT name, spec, revision, created_at_s, updated_at_s FROM chains ORDER BY name");
+  Statement select(
+      *this, "SELECT name, spec, revision, created_at_s, updated_at_s FROM chains ORDER BY name");
   std::vector<StoredChain> chains;
   while (true) {
     const auto row = select.step();
@@ -232,13 +237,15 @@ Result<bool> Store::knows_chain_name(const std::string& name) {
 
 Result<void> Store::reserve_revision(const std::string& name, uint32_t revision, double now_s) {
   const std::scoped_lock lock(mutex_);
-  Statement insert(*this, "INSERT INTO chain_revisions(name, revision, spec, at_s) VALUES(?, ?, NULL, ?)");
+  Statement insert(*this,
+                   "INSERT INTO chain_revisions(name, revision, spec, at_s) VALUES(?, ?, NULL, ?)");
   return insert.bind(name).bind(int64_t{revision}).bind(now_s).run();
 }
 
 Result<void> Store::release_revision(const std::string& name, uint32_t revision) {
   const std::scoped_lock lock(mutex_);
-  Statement remove(*this, "DELETE FROM chain_revisions WHERE name = ? AND revision = ? AND spec IS NULL");
+  Statement remove(*this,
+                   "DELETE FROM chain_revisions WHERE name = ? AND revision = ? AND spec IS NULL");
   return remove.bind(name).bind(int64_t{revision}).run();
 }
 
@@ -246,14 +253,21 @@ Result<void> Store::put_chain(const StoredChain& chain) {
   const std::scoped_lock lock(mutex_);
   const std::string spec = to_json(chain.spec);
   Transaction transaction(*this);
-  Statement current(*this,
-                    "INSERT OR REPLACE INTO chains(name, spec, revision, created_at_s, updated_at_s) "
-                    "VALUES(?, ?, ?, ?, ?)");
+  Statement current(
+      *this,
+      "INSERT OR REPLACE INTO chains(name, spec, revision, created_at_s, updated_at_s) "
+      "VALUES(?, ?, ?, ?, ?)");
   current.bind(chain.name).bind(spec).bind(int64_t{chain.revision});
   auto done = current.bind(chain.created_at_s).bind(chain.updated_at_s).run();
   if (!done) return done;
-  Statement history(*this, "INSERT OR REPLACE INTO chain_revisions(name, revision, spec, at_s) VALUES(?, ?, ?, ?)");
-  done = history.bind(chain.name).bind(int64_t{chain.revision}).bind(spec).bind(chain.updated_at_s).run();
+  Statement history(
+      *this,
+      "INSERT OR REPLACE INTO chain_revisions(name, revision, spec, at_s) VALUES(?, ?, ?, ?)");
+  done = history.bind(chain.name)
+             .bind(int64_t{chain.revision})
+             .bind(spec)
+             .bind(chain.updated_at_s)
+             .run();
   if (!done) return done;
   Statement prune(*this, "DELETE FROM chain_revisions WHERE name = ? AND revision <= ?");
   done = prune.bind(chain.name).bind(int64_t{chain.revision} - int64_t{kRevisionsKept}).run();
@@ -265,7 +279,9 @@ Result<void> Store::delete_chain(const std::string& name, double now_s) {
   const std::scoped_lock lock(mutex_);
   Transaction transaction(*this);
   // A name that only a node knew becomes known: its removal is now wanted.
-  Statement known(*this, "INSERT OR IGNORE INTO chain_revisions(name, revision, spec, at_s) VALUES(?, 1, '{}', ?)");
+  Statement known(
+      *this,
+      "INSERT OR IGNORE INTO chain_revisions(name, revision, spec, at_s) VALUES(?, 1, '{}', ?)");
   auto done = known.bind(name).bind(now_s).run();
   if (!done) return done;
   Statement remove(*this, "DELETE FROM chains WHERE name = ?");
@@ -295,7 +311,10 @@ Result<void> Store::put_node(const StoredNode& node) {
   Statement upsert(*this,
                    "INSERT INTO nodes(name, registration, registered_at_s) VALUES(?, ?, ?) "
                    "ON CONFLICT(name) DO UPDATE SET registration = excluded.registration");
-  return upsert.bind(node.registration.name()).bind(to_json(node.registration)).bind(node.registered_at_s).run();
+  return upsert.bind(node.registration.name())
+      .bind(to_json(node.registration))
+      .bind(node.registered_at_s)
+      .run();
 }
 
 Result<void> Store::insert_event(const v1::Event& event, std::optional<uint64_t> node_sequence) {
@@ -310,7 +329,8 @@ Result<void> Store::insert_event(const v1::Event& event, std::optional<uint64_t>
   }
   const auto done = insert.bind(event.kind()).bind(event.chain()).bind(event.message()).run();
   if (!done) return done;
-  Statement prune(*this, "DELETE FROM events WHERE sequence <= (SELECT max(sequence) FROM events) - ?");
+  Statement prune(*this,
+                  "DELETE FROM events WHERE sequence <= (SELECT max(sequence) FROM events) - ?");
   return prune.bind(int64_t{kEventsKept}).run();
 }
 
@@ -337,7 +357,8 @@ Result<uint64_t> Store::add_node_events(const std::string& node, double node_sta
       if (!done) return done.error();
       read = std::max(read, sequence);
     }
-    Statement cursor(*this, "UPDATE nodes SET events_of_start_s = ?, events_read = ? WHERE name = ?");
+    Statement cursor(*this,
+                     "UPDATE nodes SET events_of_start_s = ?, events_read = ? WHERE name = ?");
     auto done = cursor.bind(node_started_at_s).bind(static_cast<int64_t>(read)).bind(node).run();
     if (!done) return done.error();
     done = transaction.commit();
@@ -354,11 +375,13 @@ Result<uint64_t> Store::node_event_cursor(const std::string& node, double node_s
   return *row ? static_cast<uint64_t>(select.integer(0)) : 0;
 }
 
-Result<std::vector<v1::Event>> Store::events(uint64_t after, uint32_t limit, const std::string& chain) {
+Result<std::vector<v1::Event>> Store::events(uint64_t after, uint32_t limit,
+                                             const std::string& chain) {
   const std::scoped_lock lock(mutex_);
   constexpr const char* kNewest =
       "SELECT * FROM (SELECT sequence, at_s, node, kind, chain, message FROM events "
-      "WHERE sequence > ? AND (? = '' OR chain = ?) ORDER BY sequence DESC LIMIT ?) ORDER BY sequence";
+      "WHERE sequence > ? AND (? = '' OR chain = ?) ORDER BY sequence DESC LIMIT ?) ORDER BY "
+      "sequence";
   constexpr const char* kFollowing =
       "SELECT sequence, at_s, node, kind, chain, message FROM events "
       "WHERE sequence > ? AND (? = '' OR chain = ?) ORDER BY sequence LIMIT ?";

@@ -1,10 +1,11 @@
-// Store: what the controller must not forget, in one SQLite file: chains and their revisions, nodes, events.
+// Store: what the controller must not forget, in one SQLite file: chains and their revisions,
+// nodes, events.
 //
-// A call that returned success is on the disk (WAL, synchronous=FULL): kill -9 or a power cut afterwards
-// does not lose it. One controller at a time: the file beside it, PATH.lock, is locked while open.
-// Revision numbers of a chain's name are never used twice, not even after it was deleted, so a
-// node that was away cannot take one revision for another.
-// Threads: every method may be called from any thread.
+// A call that returned success is on the disk (WAL, synchronous=FULL): kill -9 or a power cut
+// afterwards does not lose it. One controller at a time: the file beside it, PATH.lock, is locked
+// while open. Revision numbers of a chain's name are never used twice, not even after it was
+// deleted, so a node that was away cannot take one revision for another. Threads: every method may
+// be called from any thread.
 #pragma once
 
 #include <cstdint>

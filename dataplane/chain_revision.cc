@@ -111,7 +111,9 @@ std::vector<node::v1::ChainRevision> load_revisions(const std::string& state_dir
     if (entry.path().extension() != ".revision") continue;
     std::ifstream file(entry.path(), std::ios::binary);
     node::v1::ChainRevision revision;
-    if (file && revision.ParseFromIstream(&file)) {
+    const bool whole = file && revision.ParseFromIstream(&file) && revision.functions_size() > 0 &&
+                       revision.chain() == entry.path().stem();
+    if (whole) {
       revisions.push_back(revision);
     } else {
       problems.push_back(entry.path().string() + " is no chain revision; the chain is not started until its controller sends it");

@@ -43,6 +43,7 @@ class Reader {
     }
     if (!node_[key].IsScalar()) return fail(child(key), "must be text");
     target = node_[key].as<std::string>();
+    if (required && target.empty()) fail(child(key), "is empty");
   }
   void number(const char* key, uint32_t& target, uint32_t low, uint32_t high) {
     std::string written;
@@ -79,6 +80,13 @@ class Reader {
     }
     target = value * scale;
   }
+  // Length of a list; 0 if it is not there.
+  size_t items(const char* key) {
+    if (error_ || !has(key)) return 0;
+    if (node_[key].IsSequence()) return node_[key].size();
+    fail(child(key), "must be a list");
+    return 0;
+  }
   void fail(const std::string& field, const std::string& message) {
     if (!error_) error_ = invalid(field, message);
   }
@@ -101,6 +109,7 @@ class Reader {
 };
 
 bool parse_mac(const std::string& text, uint8_t* mac) {
+  if (text.find_first_not_of("0123456789abcdefABCDEF:") != std::string::npos) return false;
   int used = 0;
   return std::sscanf(text.c_str(), "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx%n", &mac[0], &mac[1], &mac[2], &mac[3],
                      &mac[4], &mac[5], &used) == 6 &&
@@ -108,7 +117,7 @@ bool parse_mac(const std::string& text, uint8_t* mac) {
 }
 
 void read_routes(Reader& port, PortConfig& config) {
-  for (size_t i = 0; port.has("routes") && i < port["routes"].size(); ++i) {
+  for (size_t i = 0; i < port.items("routes"); ++i) {
     const std::string path = port.child("routes[" + std::to_string(i) + "]");
     Reader route(port["routes"][i], path, port.error());
     route.only({"prefix", "via"});
@@ -124,7 +133,7 @@ void read_routes(Reader& port, PortConfig& config) {
 }
 
 void read_neighbours(Reader& port, PortConfig& config) {
-  for (size_t i = 0; port.has("neighbours") && i < port["neighbours"].size(); ++i) {
+  for (size_t i = 0; i < port.items("neighbours"); ++i) {
     const std::string path = port.child("neighbours[" + std::to_string(i) + "]");
     Reader neighbour(port["neighbours"][i], path, port.error());
     neighbour.only({"address", "mac"});
@@ -158,7 +167,7 @@ PortConfig read_port(const YAML::Node& node, const std::string& path, std::optio
     port.fail(path + ".role", "\"" + role + "\" is not accepted; inside or outside is");
   }
   config.role = role == "outside" ? Side::kOutside : Side::kInside;
-  for (size_t i = 0; !error && port.has("addresses") && i < port["addresses"].size(); ++i) {
+  for (size_t i = 0; i < port.items("addresses"); ++i) {
     const std::string field = path + ".addresses[" + std::to_string(i) + "]";
     Ipv4Prefix address;
     if (port.take(parse_prefix(port["addresses"][i].as<std::string>(""), field), address)) {
@@ -174,7 +183,12 @@ void check_ports(const std::vector<PortConfig>& ports, std::optional<Error>& err
   const auto fail = [&](size_t i, const char* field, const std::string& text) {
     if (!error) error = invalid("ports[" + std::to_string(i) + "]." + field, text);
   };
-  if (ports.empty()) error = invalid("ports", "a node needs at least one inside and one outside port");
+  const auto count = [&ports](Side role) {
+    return std::count_if(ports.begin(), ports.end(), [role](const PortConfig& port) { return port.role == role; });
+  };
+  if (count(Side::kInside) == 0 || count(Side::kOutside) == 0) {
+    error = invalid("ports", "a node needs at least one inside and one outside port");
+  }
   if (ports.size() > kMaxPorts) {
     error = invalid("ports", std::to_string(ports.size()) + " ports; at most " + std::to_string(kMaxPorts) + " are accepted");
   }
@@ -238,10 +252,10 @@ NodeConfig read_node(const YAML::Node& root, std::optional<Error>& error) {
   workers.number("hang_timeout_ms", config.hang_timeout_ms, 10, 60000);
   Reader the_switch(root["switch"], "switch", error);
   the_switch.only({"eal_arguments"});
-  for (size_t i = 0; !error && the_switch.has("eal_arguments") && i < the_switch["eal_arguments"].size(); ++i) {
+  for (size_t i = 0; i < the_switch.items("eal_arguments"); ++i) {
     config.eal_arguments.push_back(the_switch["eal_arguments"][i].as<std::string>(""));
   }
-  for (size_t i = 0; !error && top.has("ports") && i < top["ports"].size(); ++i) {
+  for (size_t i = 0; i < top.items("ports"); ++i) {
     config.ports.push_back(read_port(top["ports"][i], "ports[" + std::to_string(i) + "]", error));
   }
   if (!error) check_ports(config.ports, error);

@@ -54,8 +54,9 @@ Result<std::unique_ptr<Chain>> Chain::build(const ChainSpec& spec, const Functio
   if (const auto checked = check_translators(elements); !checked.ok()) return checked.error();
   const auto offsets = layout_hard_state(sizes);
   if (!offsets) {
-    return invalid("spec.functions", "need more state for each flow than a record holds; accepted: " +
-                                         std::to_string(kHardStateBytes) + " bytes in all");
+    return invalid("spec.functions",
+                   "need more state for each flow than a record holds; accepted: " +
+                       std::to_string(kHardStateBytes) + " bytes in all");
   }
   for (size_t i = 0; i < elements.size(); ++i) elements[i].hard_offset = (*offsets)[i];
   return std::unique_ptr<Chain>(new Chain(spec, std::move(elements)));
@@ -72,7 +73,8 @@ Chain::Chain(const ChainSpec& spec, std::vector<Element> elements)
 }
 
 std::span<const Be32> Chain::external_addresses() const {
-  return translator_ == nullptr ? std::span<const Be32>{} : translator_->function->external_addresses();
+  return translator_ == nullptr ? std::span<const Be32>{}
+                                : translator_->function->external_addresses();
 }
 
 FlowKey Chain::outside_key(const FlowKey& inside, const uint8_t* hard) const {

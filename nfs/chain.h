@@ -1,5 +1,5 @@
-// Chain: one revision of a tenant's chain, built: its functions, where each keeps its hard state in a
-// flow record, and how the chain is steered.
+// Chain: one revision of a tenant's chain, built: its functions, where each keeps its hard state in
+// a flow record, and how the chain is steered.
 //
 // Thread rule: immutable after build(). A zygote builds it, its workers share it copy-on-write and
 // make a ChainRuntime (nfs/chain_runtime.h) each.
@@ -34,16 +34,18 @@ class Chain {
     size_t hard_offset = 0;
   };
 
-  // Errors name the field: "spec.functions[1].config.rules[2].source[0]". context.field is not used.
-  static Result<std::unique_ptr<Chain>> build(const ChainSpec& spec, const FunctionContext& context);
+  // Errors name the field: "spec.functions[1].config.rules[2].source[0]". context.field is not
+  // used.
+  static Result<std::unique_ptr<Chain>> build(const ChainSpec& spec,
+                                              const FunctionContext& context);
 
   const std::string& name() const { return name_; }
   uint32_t revision() const { return revision_; }
   std::span<const Element> elements() const { return elements_; }
   // The coarsest scope of the functions that is not kChain.
   Scope steering_scope() const { return scope_; }
-  // Addresses that the outside sees instead of the inside hosts'. Empty: the chain does not translate.
-  // The index into this list is the address index of port leases.
+  // Addresses that the outside sees instead of the inside hosts'. Empty: the chain does not
+  // translate. The index into this list is the address index of port leases.
   std::span<const Be32> external_addresses() const;
   // Key by which packets from the outside find the flow. `hard`: FlowRecord::hard.
   FlowKey outside_key(const FlowKey& inside, const uint8_t* hard) const;
@@ -58,7 +60,8 @@ class Chain {
   Scope scope_ = Scope::kFlow;
 };
 
-// Would build() accept this chain? With a linear classifier, for whoever has no packets to classify.
+// Would build() accept this chain? With a linear classifier, for whoever has no packets to
+// classify.
 Result<void> validate_chain(const ChainSpec& spec);
 
 }  // namespace flowkeep

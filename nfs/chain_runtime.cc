@@ -8,7 +8,9 @@
 namespace flowkeep {
 namespace {
 
-bool is_icmp_error(const PacketMeta& meta) { return meta.inner_l3_offset != 0; }
+bool is_icmp_error(const PacketMeta& meta) {
+  return meta.inner_l3_offset != 0;
+}
 
 void drop(PacketMeta& meta, DropReason reason) {
   meta.verdict = Verdict::kDrop;
@@ -21,10 +23,12 @@ bool may_open(const Packet& packet) {
   const PacketMeta& meta = *packet.meta;
   if (is_icmp_error(meta)) return false;
   switch (meta.key.protocol) {
-    case kProtocolTcp: return is_first_tcp_segment(meta.tcp_flags);
+    case kProtocolTcp:
+      return is_first_tcp_segment(meta.tcp_flags);
     case kProtocolIcmp:
       return checked_header<IcmpHeader>(packet.frame, meta.l4_offset).type == kIcmpEchoRequest;
-    default: return true;
+    default:
+      return true;
   }
 }
 
@@ -64,7 +68,8 @@ ChainRuntime::Progress ChainRuntime::find_flow(const Packet& packet, size_t inde
   if (id == 0) return open_flow(packet, index, now_s);
   if (may_go_on(table_.record(id), meta, now_s)) {
     flows_[index] = id;
-    // An error about a flow neither keeps it alive nor ends it (RFC 5508 section 4.3, RFC 5382 REQ-10).
+    // An error about a flow neither keeps it alive nor ends it (RFC 5508 section 4.3, RFC 5382
+    // REQ-10).
     return is_icmp_error(meta) ? Progress::kDone : follow(id, meta, now_s);
   }
   if (is_icmp_error(meta)) {
@@ -132,11 +137,17 @@ ChainRuntime::Progress ChainRuntime::open_flow(const Packet& packet, size_t inde
   const FlowTable::Opened opened =
       table_.open(meta.bucket, inside, chain_.outside_key(inside, flow.hard.data()));
   switch (opened.status) {
-    case OpenStatus::kOk: break;
-    case OpenStatus::kWriteSetFull: return Progress::kNoRoom;
-    case OpenStatus::kPoolFull: drop(meta, DropReason::kPoolFull); return Progress::kDone;
+    case OpenStatus::kOk:
+      break;
+    case OpenStatus::kWriteSetFull:
+      return Progress::kNoRoom;
+    case OpenStatus::kPoolFull:
+      drop(meta, DropReason::kPoolFull);
+      return Progress::kDone;
     // The outside key is another flow's, which a revision that translated has left.
-    case OpenStatus::kKeyExists: drop(meta, DropReason::kNoFlow); return Progress::kDone;
+    case OpenStatus::kKeyExists:
+      drop(meta, DropReason::kNoFlow);
+      return Progress::kDone;
   }
   FlowRecord& record = table_.stage(opened.id);
   record.phase = FlowPhase::kOpening;

@@ -25,16 +25,17 @@ namespace flowkeep {
 // Soft: since this runtime was made.
 struct RuntimeCounters {
   uint64_t opened = 0;
-  uint64_t reopened = 0;       // TCP: the same ports anew, after the end of a connection
-  uint64_t expired = 0;        // found idle too long, by a packet or by the sweep
-  uint64_t revised = 0;        // accepted by this revision after another one
-  uint64_t revised_away = 0;   // refused by this revision after another one
+  uint64_t reopened = 0;      // TCP: the same ports anew, after the end of a connection
+  uint64_t expired = 0;       // found idle too long, by a packet or by the sweep
+  uint64_t revised = 0;       // accepted by this revision after another one
+  uint64_t revised_away = 0;  // refused by this revision after another one
 };
 
 class ChainRuntime {
  public:
   // Chain and table must outlive the runtime. `revision` is what flows are stamped with.
-  ChainRuntime(const Chain& chain, FlowTable& table, uint32_t revision, const Timeouts& timeouts = {});
+  ChainRuntime(const Chain& chain, FlowTable& table, uint32_t revision,
+               const Timeouts& timeouts = {});
 
   // Gives each packet its verdict, and reason if dropped, and edits those that go on; whatever was
   // edited was saved in `undo` before, whose count must be 0 at a burst's begin. At most

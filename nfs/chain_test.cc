@@ -10,7 +10,9 @@ namespace {
 constexpr char kInside[] = "10.0.0.2";
 constexpr char kRemote[] = "198.51.100.7";
 
-FunctionSpec firewall(const std::string& rules) { return {"firewall", "{\"rules\":[" + rules + "]}"}; }
+FunctionSpec firewall(const std::string& rules) {
+  return {"firewall", "{\"rules\":[" + rules + "]}"};
+}
 const FunctionSpec kOpenFirewall = firewall(R"({"name":"all","action":"accept"})");
 const FunctionSpec kNat{"nat44", R"({"external_addresses":["203.0.113.10"]})"};
 const FunctionSpec kFromInsideOnly =
@@ -37,34 +39,58 @@ struct Refusal {
 
 TEST(ChainBuild, ErrorsNameFieldValueAndWhatIsAccepted) {
   const auto rule = [](const std::string& fields) {
-    return chain({kOpenFirewall, firewall(R"({"name":"a","action":"accept"},{"name":"b","action":"drop",)" + fields + "}")});
+    return chain(
+        {kOpenFirewall, firewall(R"({"name":"a","action":"accept"},{"name":"b","action":"drop",)" +
+                                 fields + "}")});
   };
   const auto nat = [](const char* config) { return chain({{"nat44", config}}); };
   const Refusal refusals[] = {
       {chain({}), "spec.functions: is empty"},
-      {chain({{"foo", ""}}), "spec.functions[0].type: unknown function \"foo\"; accepted: firewall, nat44"},
+      {chain({{"foo", ""}}),
+       "spec.functions[0].type: unknown function \"foo\"; accepted: firewall, nat44"},
       {chain({kNat, kOpenFirewall}), "spec.functions[0].type: \"nat44\" translates"},
       {chain({kNat, kNat}), "spec.functions[0].type: \"nat44\" translates"},
-      {rule(R"("source":["10.0.0.0/8","10.0.0.0/33"])"), "spec.functions[1].config.rules[1].source[1]: \"10.0.0.0/33\" is no IPv4 prefix; accepted: "},
-      {rule(R"("destination":["10.0.0.1/8"])"), "spec.functions[1].config.rules[1].destination[0]: \"10.0.0.1/8\" is no"},
-      {rule(R"("protocol":"sctp")"), "spec.functions[1].config.rules[1].protocol: unknown protocol \"sctp\"; accepted: tcp"},
-      {rule(R"("direction":"up")"), "spec.functions[1].config.rules[1].direction: unknown direction \"up\"; accepted: from_inside"},
-      {rule(R"("protocol":"tcp","source_ports":["90-80"])"), "spec.functions[1].config.rules[1].source_ports[0]: \"90-80\" is no port"},
-      {rule(R"("protocol":"udp","destination_ports":["65536"])"), "spec.functions[1].config.rules[1].destination_ports[0]: \"65536\" is no port"},
-      {rule(R"("protocol":"icmp","destination_ports":["1"])"), "spec.functions[1].config.rules[1].destination_ports: ports need a protocol"},
-      {rule(R"("sorce":["10.0.0.0/8"])"), "spec.functions[1].config.rules[1].sorce: unknown field \"sorce\""},
+      {rule(R"("source":["10.0.0.0/8","10.0.0.0/33"])"),
+       "spec.functions[1].config.rules[1].source[1]: \"10.0.0.0/33\" is no IPv4 prefix; "
+       "accepted: "},
+      {rule(R"("destination":["10.0.0.1/8"])"),
+       "spec.functions[1].config.rules[1].destination[0]: \"10.0.0.1/8\" is no"},
+      {rule(R"("protocol":"sctp")"),
+       "spec.functions[1].config.rules[1].protocol: unknown protocol \"sctp\"; accepted: tcp"},
+      {rule(R"("direction":"up")"),
+       "spec.functions[1].config.rules[1].direction: unknown direction \"up\"; accepted: "
+       "from_inside"},
+      {rule(R"("protocol":"tcp","source_ports":["90-80"])"),
+       "spec.functions[1].config.rules[1].source_ports[0]: \"90-80\" is no port"},
+      {rule(R"("protocol":"udp","destination_ports":["65536"])"),
+       "spec.functions[1].config.rules[1].destination_ports[0]: \"65536\" is no port"},
+      {rule(R"("protocol":"icmp","destination_ports":["1"])"),
+       "spec.functions[1].config.rules[1].destination_ports: ports need a protocol"},
+      {rule(R"("sorce":["10.0.0.0/8"])"),
+       "spec.functions[1].config.rules[1].sorce: unknown field \"sorce\""},
       {rule(R"("source":7)"), "spec.functions[1].config.rules[1].source"},
-      {chain({{"firewall", R"({"rule":[]})"}}), "spec.functions[0].config.rule: unknown field \"rule\""},
+      {chain({{"firewall", R"({"rule":[]})"}}),
+       "spec.functions[0].config.rule: unknown field \"rule\""},
       {chain({{"firewall", "{"}}), "spec.functions[0].config: is no valid JSON"},
-      {chain({firewall(R"({"name":"a","action":"permit"})")}), "spec.functions[0].config.rules[0].action: unknown action \"permit\"; accepted: accept, drop"},
-      {chain({firewall(R"({"action":"drop"})")}), "spec.functions[0].config.rules[0].name: is missing"},
-      {chain({firewall(R"({"name":"a","action":"drop"},{"name":"a","action":"drop"})")}), "spec.functions[0].config.rules[1].name: \"a\" names an earlier rule"},
-      {nat("{}"), "spec.functions[0].config.external_addresses: 0 addresses given; accepted: 1 to 8"},
-      {nat(R"({"external_addresses":["1.2.3"]})"), "spec.functions[0].config.external_addresses[0]: \"1.2.3\" is no IPv4 address"},
-      {nat(R"({"external_addresses":["224.0.0.1"]})"), "spec.functions[0].config.external_addresses[0]: \"224.0.0.1\" is no unicast"},
-      {nat(R"({"external_addresses":["1.2.3.4","1.2.3.4"]})"), "spec.functions[0].config.external_addresses[1]: \"1.2.3.4\" is given twice"},
-      {nat(R"({"external_addresses":["1.2.3.4"],"port_range":{"first":80,"last":90}})"), "spec.functions[0].config.port_range: 80 to 90 is no range"},
-      {nat(R"({"external_addresses":["1.2.3.4"],"port_range":{"first":1030,"last":1150}})"), "spec.functions[0].config.port_range: contains no whole block"},
+      {chain({firewall(R"({"name":"a","action":"permit"})")}),
+       "spec.functions[0].config.rules[0].action: unknown action \"permit\"; accepted: accept, "
+       "drop"},
+      {chain({firewall(R"({"action":"drop"})")}),
+       "spec.functions[0].config.rules[0].name: is missing"},
+      {chain({firewall(R"({"name":"a","action":"drop"},{"name":"a","action":"drop"})")}),
+       "spec.functions[0].config.rules[1].name: \"a\" names an earlier rule"},
+      {nat("{}"),
+       "spec.functions[0].config.external_addresses: 0 addresses given; accepted: 1 to 8"},
+      {nat(R"({"external_addresses":["1.2.3"]})"),
+       "spec.functions[0].config.external_addresses[0]: \"1.2.3\" is no IPv4 address"},
+      {nat(R"({"external_addresses":["224.0.0.1"]})"),
+       "spec.functions[0].config.external_addresses[0]: \"224.0.0.1\" is no unicast"},
+      {nat(R"({"external_addresses":["1.2.3.4","1.2.3.4"]})"),
+       "spec.functions[0].config.external_addresses[1]: \"1.2.3.4\" is given twice"},
+      {nat(R"({"external_addresses":["1.2.3.4"],"port_range":{"first":80,"last":90}})"),
+       "spec.functions[0].config.port_range: 80 to 90 is no range"},
+      {nat(R"({"external_addresses":["1.2.3.4"],"port_range":{"first":1030,"last":1150}})"),
+       "spec.functions[0].config.port_range: contains no whole block"},
   };
   for (const Refusal& refusal : refusals) {
     const Result<void> valid = validate_chain(refusal.spec);
@@ -74,9 +100,29 @@ TEST(ChainBuild, ErrorsNameFieldValueAndWhatIsAccepted) {
   }
 }
 
+TEST(ChainBuild, RulesMayNotGrowWithoutBound) {
+  const auto rule = [](const char* name, int ports) {
+    std::string list;
+    for (int port = 0; port < ports; ++port)
+      list += (port == 0 ? "\"" : ",\"") + std::to_string(port) + "\"";
+    return R"({"name":")" + std::string(name) +
+           R"(","action":"drop","protocol":"tcp","source_ports":[)" + list +
+           R"(],"destination_ports":[)" + list + "]}";
+  };
+  EXPECT_TRUE(validate_chain(chain({firewall(rule("a", 256))})).ok()) << "65536 entries";
+  for (const std::string& rules : {rule("a", 257), rule("a", 256) + ',' + rule("b", 1)}) {
+    const Result<void> valid = validate_chain(chain({firewall(rules)}));
+    ASSERT_FALSE(valid.ok());
+    EXPECT_NE(valid.error().message.find("too many combinations"), std::string::npos);
+  }
+}
+
 TEST(ChainBuild, ExampleIsValid) {
-  EXPECT_TRUE(validate_chain(chain({firewall(R"({"name":"web","action":"accept","direction":"from_inside",
-      "protocol":"tcp","destination":["0.0.0.0/0"],"destination_ports":["80","443","8000-8080"]})"), kNat})).ok());
+  EXPECT_TRUE(
+      validate_chain(chain({firewall(R"({"name":"web","action":"accept","direction":"from_inside",
+      "protocol":"tcp","destination":["0.0.0.0/0"],"destination_ports":["80","443","8000-8080"]})"),
+                            kNat}))
+          .ok());
 }
 
 TEST(ChainBuild, HardStateMustFitTheRecord) {
@@ -147,11 +193,12 @@ TEST_P(ChainPhases, TcpFromOutside) {
 }
 
 TEST_P(ChainPhases, WholeConnectionInOneBurst) {
-  const auto departures = harness.burst({{Side::kInside, segment(Side::kInside, kTcpSyn)},
-                                         {Side::kOutside, segment(Side::kOutside, kTcpSyn | kTcpAck)},
-                                         {Side::kInside, segment(Side::kInside, kTcpFin | kTcpAck)},
-                                         {Side::kOutside, segment(Side::kOutside, kTcpRst)},
-                                         {Side::kOutside, segment(Side::kOutside, kTcpSyn)}});
+  const auto departures =
+      harness.burst({{Side::kInside, segment(Side::kInside, kTcpSyn)},
+                     {Side::kOutside, segment(Side::kOutside, kTcpSyn | kTcpAck)},
+                     {Side::kInside, segment(Side::kInside, kTcpFin | kTcpAck)},
+                     {Side::kOutside, segment(Side::kOutside, kTcpRst)},
+                     {Side::kOutside, segment(Side::kOutside, kTcpSyn)}});
   for (const Departure& departure : departures) EXPECT_EQ(departure.reason, DropReason::kNone);
   EXPECT_EQ(phase(), FlowPhase::kOpening);
   EXPECT_EQ(harness.flow_of(Side::kInside, segment(Side::kInside, 0))->initiator, Side::kOutside);
@@ -182,8 +229,12 @@ struct IdleTime {
 };
 
 TEST(Chain, FlowsEndAfterTheirIdleTime) {
-  const auto in = [](const PacketBuilder& builder) { return Arrival{Side::kInside, builder.build()}; };
-  const auto out = [](const PacketBuilder& builder) { return Arrival{Side::kOutside, builder.build()}; };
+  const auto in = [](const PacketBuilder& builder) {
+    return Arrival{Side::kInside, builder.build()};
+  };
+  const auto out = [](const PacketBuilder& builder) {
+    return Arrival{Side::kOutside, builder.build()};
+  };
   const auto syn = in(PacketBuilder::tcp(kInside, 1, kRemote, 2, kTcpSyn));
   const auto syn_ack = out(PacketBuilder::tcp(kRemote, 2, kInside, 1, kTcpSyn | kTcpAck));
   const auto fin = out(PacketBuilder::tcp(kRemote, 2, kInside, 1, kTcpFin | kTcpAck));
@@ -292,7 +343,8 @@ TEST_F(ChainRevisions, AnAddressThatIsTakenAwayEndsItsMappings) {
   const Departure departure = harness.send(Side::kInside, request);
   ASSERT_EQ(departure.reason, DropReason::kNone);
   PacketMeta meta;
-  parse(departure.frame.data(), static_cast<uint16_t>(departure.frame.size()), Side::kInside, {}, meta);
+  parse(departure.frame.data(), static_cast<uint16_t>(departure.frame.size()), Side::kInside, {},
+        meta);
   EXPECT_EQ(to_string(meta.key.src), "203.0.113.99");
 }
 
@@ -318,16 +370,36 @@ TEST(Chain, AFullPoolRefusesNewFlowsAndHarmsNoOld) {
   EXPECT_EQ(harness.send(Side::kInside, request(opened)).reason, DropReason::kNone);
 }
 
-TEST(Chain, ABurstOfNewFlowsThatOverflowsTheWriteSetIsSplitNotDropped) {
+std::vector<Bytes> new_flows(uint32_t round) {
+  std::vector<Bytes> frames;
+  for (uint32_t n = 0; n < kBurstPackets; ++n) {
+    const auto port = static_cast<uint16_t>(2000 + round * kBurstPackets + n);
+    frames.push_back(PacketBuilder::udp(kInside, port, kRemote, 2).build());
+  }
+  return frames;
+}
+
+TEST(Chain, ARunEndsWhereTheWriteSetIsFullAndGoesOnAfterTheCommit) {
   PoolDirectory directory;
   ChainHarness harness(chain({kOpenFirewall, kNat}), directory);
-  for (uint16_t round = 0; round < 40; ++round) {
+  uint32_t round = 0;
+  size_t ran = kBurstPackets;
+  for (; ran == kBurstPackets; ++round) {
+    ASSERT_LT(round, 100U);
+    ran = harness.run_uncommitted(new_flows(round));
+  }
+  EXPECT_EQ(harness.run_uncommitted(new_flows(round)), 0U);
+  harness.commit();
+  EXPECT_EQ(harness.flows(), (round - 1) * kBurstPackets + ran);
+  EXPECT_EQ(harness.run_uncommitted(new_flows(round)), kBurstPackets);
+}
+
+TEST(Chain, ABurstOfExpiredFlowsClosesAndOpensEach) {
+  PoolDirectory directory;
+  ChainHarness harness(chain({kOpenFirewall, kNat}), directory);
+  for (uint32_t round = 0; round < 40; ++round) {
     std::vector<Arrival> arrivals;
-    for (uint16_t n = 0; n < kBurstPackets; ++n) {
-      const auto port = static_cast<uint16_t>(2000 + round * kBurstPackets + n);
-      arrivals.push_back({Side::kInside, PacketBuilder::udp(kInside, port, kRemote, 2).build()});
-    }
-    // Expired flows of the same ports make each packet close one flow and open another.
+    for (Bytes& frame : new_flows(round)) arrivals.push_back({Side::kInside, std::move(frame)});
     for (const Departure& departure : harness.burst(arrivals)) {
       ASSERT_EQ(departure.reason, DropReason::kNone);
     }

@@ -29,6 +29,7 @@ inline uint64_t add_to_sum(const uint8_t* bytes, size_t length, uint64_t sum) {
     std::memcpy(&word, bytes, sizeof(word));
     sum += word;
   }
+  if (length == 0) return sum;
   uint32_t rest = 0;
   std::memcpy(&rest, bytes, length);
   return sum + rest;
@@ -40,14 +41,16 @@ inline Be16 internet_checksum(const uint8_t* bytes, size_t length) {
 }
 
 // Of a TCP or UDP segment with its pseudo header.
-inline Be16 l4_checksum(Be32 src, Be32 dst, uint8_t protocol, const uint8_t* segment, uint16_t length) {
+inline Be16 l4_checksum(Be32 src, Be32 dst, uint8_t protocol, const uint8_t* segment,
+                        uint16_t length) {
   uint64_t sum = uint64_t{src.raw} + dst.raw;
   sum += Be16::from_host(protocol).raw;
   sum += Be16::from_host(length).raw;
   return Be16{static_cast<uint16_t>(~fold_sum(add_to_sum(segment, length, sum)))};
 }
 
-// What a number of header edits changes in a checksum: HC' = ~(~HC + ~m + m'), equation 3 of RFC 1624.
+// What a number of header edits changes in a checksum: HC' = ~(~HC + ~m + m'), equation 3 of RFC
+// 1624.
 class ChecksumDelta {
  public:
   void replace(Be16 before, Be16 after) {
@@ -63,7 +66,8 @@ class ChecksumDelta {
     const uint64_t sum = sum_ + static_cast<uint16_t>(~checksum.raw);
     return Be16{static_cast<uint16_t>(~fold_sum(sum))};
   }
-  // UDP: 0 says that there is no checksum and stays 0; one that becomes 0 is sent as all ones (RFC 768).
+  // UDP: 0 says that there is no checksum and stays 0; one that becomes 0 is sent as all ones (RFC
+  // 768).
   Be16 applied_to_udp(Be16 checksum) const {
     if (checksum.raw == 0) return checksum;
     const Be16 after = applied_to(checksum);

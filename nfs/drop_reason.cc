@@ -5,38 +5,70 @@ namespace flowkeep {
 // A switch without default, so that the compiler demands a name for each new reason.
 std::string_view drop_reason_name(DropReason reason) {
   switch (reason) {
-    case DropReason::kNone: return "none";
-    case DropReason::kTruncatedEthernet: return "truncated_ethernet";
-    case DropReason::kTruncatedIpv4: return "truncated_ipv4";
-    case DropReason::kBadIpv4Header: return "bad_ipv4_header";
-    case DropReason::kBadIpv4Checksum: return "bad_ipv4_checksum";
-    case DropReason::kTruncatedL4: return "truncated_l4";
-    case DropReason::kBadTcpHeader: return "bad_tcp_header";
-    case DropReason::kBadUdpLength: return "bad_udp_length";
-    case DropReason::kBadIcmpChecksum: return "bad_icmp_checksum";
-    case DropReason::kUnsupportedEtherType: return "unsupported_ether_type";
-    case DropReason::kUnsupportedIpv6: return "unsupported_ipv6";
-    case DropReason::kUnsupportedFragment: return "unsupported_fragment";
-    case DropReason::kUnsupportedProtocol: return "unsupported_protocol";
-    case DropReason::kUnsupportedIcmp: return "unsupported_icmp";
-    case DropReason::kBadSource: return "bad_source";
-    case DropReason::kNotForUs: return "not_for_us";
-    case DropReason::kTtlExceeded: return "ttl_exceeded";
-    case DropReason::kNoChain: return "no_chain";
-    case DropReason::kNoPortLease: return "no_port_lease";
-    case DropReason::kInboxFull: return "inbox_full";
-    case DropReason::kHoldQueueFull: return "hold_queue_full";
-    case DropReason::kNoRoute: return "no_route";
-    case DropReason::kNeighbourUnresolved: return "neighbour_unresolved";
-    case DropReason::kPortTxFull: return "port_tx_full";
-    case DropReason::kFrameTooBig: return "frame_too_big";
-    case DropReason::kNoFlow: return "no_flow";
-    case DropReason::kPoolFull: return "pool_full";
-    case DropReason::kFirewallDenied: return "firewall_denied";
-    case DropReason::kNatNoMapping: return "nat_no_mapping";
-    case DropReason::kNatPortsExhausted: return "nat_ports_exhausted";
-    case DropReason::kNatUnsupportedProtocol: return "nat_unsupported_protocol";
-    case DropReason::kCount: break;
+    case DropReason::kNone:
+      return "none";
+    case DropReason::kTruncatedEthernet:
+      return "truncated_ethernet";
+    case DropReason::kTruncatedIpv4:
+      return "truncated_ipv4";
+    case DropReason::kBadIpv4Header:
+      return "bad_ipv4_header";
+    case DropReason::kBadIpv4Checksum:
+      return "bad_ipv4_checksum";
+    case DropReason::kTruncatedL4:
+      return "truncated_l4";
+    case DropReason::kBadTcpHeader:
+      return "bad_tcp_header";
+    case DropReason::kBadUdpLength:
+      return "bad_udp_length";
+    case DropReason::kBadIcmpChecksum:
+      return "bad_icmp_checksum";
+    case DropReason::kUnsupportedEtherType:
+      return "unsupported_ether_type";
+    case DropReason::kUnsupportedIpv6:
+      return "unsupported_ipv6";
+    case DropReason::kUnsupportedFragment:
+      return "unsupported_fragment";
+    case DropReason::kUnsupportedProtocol:
+      return "unsupported_protocol";
+    case DropReason::kUnsupportedIcmp:
+      return "unsupported_icmp";
+    case DropReason::kBadSource:
+      return "bad_source";
+    case DropReason::kNotForUs:
+      return "not_for_us";
+    case DropReason::kTtlExceeded:
+      return "ttl_exceeded";
+    case DropReason::kNoChain:
+      return "no_chain";
+    case DropReason::kNoPortLease:
+      return "no_port_lease";
+    case DropReason::kInboxFull:
+      return "inbox_full";
+    case DropReason::kHoldQueueFull:
+      return "hold_queue_full";
+    case DropReason::kNoRoute:
+      return "no_route";
+    case DropReason::kNeighbourUnresolved:
+      return "neighbour_unresolved";
+    case DropReason::kPortTxFull:
+      return "port_tx_full";
+    case DropReason::kFrameTooBig:
+      return "frame_too_big";
+    case DropReason::kNoFlow:
+      return "no_flow";
+    case DropReason::kPoolFull:
+      return "pool_full";
+    case DropReason::kFirewallDenied:
+      return "firewall_denied";
+    case DropReason::kNatNoMapping:
+      return "nat_no_mapping";
+    case DropReason::kNatPortsExhausted:
+      return "nat_ports_exhausted";
+    case DropReason::kNatUnsupportedProtocol:
+      return "nat_unsupported_protocol";
+    case DropReason::kCount:
+      break;
   }
   return "unknown";
 }

@@ -11,23 +11,23 @@ enum class DropReason : uint8_t {
   kNone = 0,
   // The switch, before steering.
   kTruncatedEthernet,
-  kTruncatedIpv4,        // header or total length beyond the frame
-  kBadIpv4Header,        // version, header length, total length shorter than the header
+  kTruncatedIpv4,  // header or total length beyond the frame
+  kBadIpv4Header,  // version, header length, total length shorter than the header
   kBadIpv4Checksum,
-  kTruncatedL4,          // TCP, UDP or ICMP header beyond the packet
-  kBadTcpHeader,         // data offset below 5 words or beyond the packet
+  kTruncatedL4,   // TCP, UDP or ICMP header beyond the packet
+  kBadTcpHeader,  // data offset below 5 words or beyond the packet
   kBadUdpLength,
-  kBadIcmpChecksum,      // of an ICMP error, or of the IPv4 header that it quotes
+  kBadIcmpChecksum,  // of an ICMP error, or of the IPv4 header that it quotes
   kUnsupportedEtherType,
   kUnsupportedIpv6,
   kUnsupportedFragment,
   kUnsupportedProtocol,  // no TCP, UDP or ICMP
   kUnsupportedIcmp,      // neither echo nor an error about a flow
   kBadSource,            // source address 0.0.0.0/8, 127/8, multicast, broadcast
-  kNotForUs,             // another host's MAC address, multicast, or a local address without a service
+  kNotForUs,  // another host's MAC address, multicast, or a local address without a service
   kTtlExceeded,
-  kNoChain,              // port without a chain
-  kNoPortLease,          // from the outside, to a translated port that no bucket holds
+  kNoChain,      // port without a chain
+  kNoPortLease,  // from the outside, to a translated port that no bucket holds
   kInboxFull,
   kHoldQueueFull,
   // The switch, after the worker.
@@ -36,7 +36,7 @@ enum class DropReason : uint8_t {
   kPortTxFull,
   kFrameTooBig,
   // The chain runtime.
-  kNoFlow,               // an ICMP error, or a packet from the outside, that belongs to no flow
+  kNoFlow,  // an ICMP error, or a packet from the outside, that belongs to no flow
   kPoolFull,
   // Functions.
   kFirewallDenied,

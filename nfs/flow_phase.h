@@ -32,7 +32,9 @@ inline bool is_first_tcp_segment(uint8_t flags) {
   return (flags & (kTcpSyn | kTcpAck | kTcpRst | kTcpFin)) == kTcpSyn;
 }
 
-inline bool is_closing(FlowPhase phase) { return phase >= FlowPhase::kClosingInside; }
+inline bool is_closing(FlowPhase phase) {
+  return phase >= FlowPhase::kClosingInside;
+}
 
 // The phase after one more packet of the flow from `side`.
 inline FlowPhase next_phase(const FlowRecord& record, uint8_t tcp_flags, Side side) {

@@ -9,18 +9,18 @@
 //   struct Soft { ... };                           // one worker's counters and caches; may be lost
 //   static Result<F> create(const Config&, const FunctionContext&);    // validates everything
 //   Soft make_soft() const;                                            // allocates everything
-//   Decision open(NewFlow<F>&, Soft&) const;       // a flow's first packet: accept, or refuse and why
-//   bool still_allowed(const FlowKey& inside, Side initiator, const Hard&, Soft&) const;
+//   Decision open(NewFlow<F>&, Soft&) const;       // a flow's first packet: accept, or refuse and
+//   why bool still_allowed(const FlowKey& inside, Side initiator, const Hard&, Soft&) const;
 //                                                  // a flow of another revision: may it go on?
 // and, where it has to see more than first packets,
 //   void process(Burst<F>&, Soft&) const;          // every packet, the first included
 // and, if it translates,
-//   FlowKey outside_key(const FlowKey& inside, const Hard&) const;     // of packets entering outside
-//   std::span<const Be32> external_addresses() const;
+//   FlowKey outside_key(const FlowKey& inside, const Hard&) const;     // of packets entering
+//   outside std::span<const Be32> external_addresses() const;
 //
-// Hard state is const to a function; NewFlow::commit() is the only way to write it. There is no clock,
-// lock, allocation or I/O after make_soft(): time comes in with the burst. nfs/step.h turns F into a
-// step of a chain.
+// Hard state is const to a function; NewFlow::commit() is the only way to write it. There is no
+// clock, lock, allocation or I/O after make_soft(): time comes in with the burst. nfs/step.h turns
+// F into a step of a chain.
 //
 // Thread rule: an F is shared by processes that do not change it; a Soft belongs to one worker.
 #pragma once
@@ -93,7 +93,8 @@ class NewFlow {
   }
   // Is no flow of this bucket known by this key to the outside?
   bool outside_key_free(const FlowKey& outside) const {
-    return flow_.table.find(flow_.bucket, outside, hash_key(outside, flow_.table.hash_secret())) == 0;
+    return flow_.table.find(flow_.bucket, outside, hash_key(outside, flow_.table.hash_secret())) ==
+           0;
   }
   // External port blocks, leased to buckets: the bucket that holds one, or -1.
   int32_t lease_owner(uint32_t address_index, uint32_t block) const {
@@ -111,9 +112,11 @@ class NewFlow {
   size_t hard_offset_;
 };
 
-// Bytes from the start of the frame that functions may change: its headers, and those that it quotes.
+// Bytes from the start of the frame that functions may change: its headers, and those that it
+// quotes.
 inline size_t editable_bytes(const PacketMeta& meta) {
-  const size_t headers = meta.inner_l3_offset != 0 ? kEditableBytes : meta.l4_offset + sizeof(TcpHeader);
+  const size_t headers =
+      meta.inner_l3_offset != 0 ? kEditableBytes : meta.l4_offset + sizeof(TcpHeader);
   return std::min<size_t>(headers, meta.length);
 }
 

@@ -36,7 +36,8 @@ struct EthernetHeader {
 static_assert(sizeof(EthernetHeader) == 14);
 
 struct Ipv4Header {
-  uint8_t version_and_words;  // version 4 in the high half, header length in 32-bit words in the low
+  uint8_t
+      version_and_words;  // version 4 in the high half, header length in 32-bit words in the low
   uint8_t dscp_ecn;
   Wire<Be16> total_length;
   Wire<Be16> identification;
@@ -92,7 +93,8 @@ struct IcmpHeader {
 };
 static_assert(sizeof(IcmpHeader) == 8 && offsetof(IcmpHeader, identifier) == 4);
 
-// The header at `offset` of a frame of `length` bytes, or nullptr where the frame ends before it does.
+// The header at `offset` of a frame of `length` bytes, or nullptr where the frame ends before it
+// does.
 template <typename Header>
 const Header* header_at(const uint8_t* frame, size_t length, size_t offset) {
   if (offset > length || length - offset < sizeof(Header)) return nullptr;

@@ -13,7 +13,8 @@ class Message;
 
 namespace flowkeep {
 
-// `field`: path of the configuration, put in front of the path within it. Empty JSON is an empty message.
+// `field`: path of the configuration, put in front of the path within it. Empty JSON is an empty
+// message.
 Result<void> read_json_config(std::string_view json, const std::string& field,
                               google::protobuf::Message& into);
 

@@ -1,5 +1,5 @@
-// firewall and nat44 in a chain against a naive model of both, on random traffic: every packet's fate
-// and bytes, and every flow's state, must be what the model says. Then the same traffic with a
+// firewall and nat44 in a chain against a naive model of both, on random traffic: every packet's
+// fate and bytes, and every flow's state, must be what the model says. Then the same traffic with a
 // worker that dies in every burst, and with nothing different.
 #include <gtest/gtest.h>
 
@@ -21,7 +21,8 @@ constexpr uint16_t kRemotePorts[] = {53, 443, 8080};
 constexpr char kForbidden[] = "192.0.2.66";
 
 ChainSpec firewall_and_nat() {
-  return {"test", 1,
+  return {"test",
+          1,
           {{"firewall", R"({"rules":[
               {"name":"forbidden","action":"drop","destination":["192.0.2.66"],"protocol":"udp"},
               {"name":"web","action":"accept","protocol":"tcp","destination_ports":["443-8080"],"direction":"from_inside"},
@@ -65,7 +66,9 @@ Bytes plain_frame(const Event& event, const Talk& talk) {
   const uint16_t dst_port = out ? talk.remote_port : talk.local_port;
   switch (talk.protocol) {
     case kProtocolTcp:
-      return PacketBuilder::tcp(src, src_port, dst, dst_port, event.flags).payload(event.payload).build();
+      return PacketBuilder::tcp(src, src_port, dst, dst_port, event.flags)
+          .payload(event.payload)
+          .build();
     case kProtocolUdp:
       return PacketBuilder::udp(src, src_port, dst, dst_port).payload(event.payload).build();
     default:
@@ -153,18 +156,21 @@ class Model {
   std::optional<Talk> find(const Event& event, uint32_t now_s) {
     std::optional<Talk> inside;
     if (event.side == Side::kInside && flows_.contains(event.talk)) inside = event.talk;
-    if (event.side == Side::kOutside && outside_.contains(event.talk)) inside = outside_.at(event.talk);
+    if (event.side == Side::kOutside && outside_.contains(event.talk))
+      inside = outside_.at(event.talk);
     if (!inside) return std::nullopt;
     const ModelFlow& flow = flows_.at(*inside);
     const bool expired = flow.expired(now_s);
     const bool taken_over = event.side == Side::kOutside && !event.error &&
-                            event.talk.protocol == kProtocolTcp && event.flags == kTcpSyn && flow.over();
+                            event.talk.protocol == kProtocolTcp && event.flags == kTcpSyn &&
+                            flow.over();
     if (!expired && !taken_over) return inside;
     if (!event.error) erase(*inside);
     return std::nullopt;
   }
 
-  DropReason refusal(const Event& event, const std::set<std::pair<std::string, int>>& leased) const {
+  DropReason refusal(const Event& event,
+                     const std::set<std::pair<std::string, int>>& leased) const {
     const Talk& talk = event.talk;
     if (event.side == Side::kOutside && !leased.contains({talk.local, talk.local_port / 64})) {
       return DropReason::kNoPortLease;
@@ -224,7 +230,8 @@ class Traffic {
   uint32_t below(size_t n) { return static_cast<uint32_t>(random_() % n); }
 
   Event next(const Model& model) {
-    Event event{Side::kInside, random_talk(), random_flags(), below(8) == 0, below(8) == 0, below(40)};
+    Event event{Side::kInside, random_talk(), random_flags(),
+                below(8) == 0, below(8) == 0, below(40)};
     if (below(2) == 0) event.side = Side::kOutside;
     if (!model.flows().empty() && below(4) != 0) {
       const auto flow = std::next(model.flows().begin(), below(model.flows().size()));
@@ -252,7 +259,8 @@ class Traffic {
             kRemotes[below(kRemotes.size())], remote_port};
   }
   uint8_t random_flags() {
-    constexpr uint8_t kFlags[] = {kTcpSyn, kTcpSyn, kTcpSyn, kTcpAck, kTcpAck, kTcpSyn | kTcpAck,
+    constexpr uint8_t kFlags[] = {kTcpSyn,           kTcpSyn, kTcpSyn,
+                                  kTcpAck,           kTcpAck, kTcpSyn | kTcpAck,
                                   kTcpFin | kTcpAck, kTcpRst, kTcpRst | kTcpAck};
     return kFlags[below(std::size(kFlags))];
   }
@@ -304,7 +312,8 @@ std::vector<Departure> play(uint32_t seed, const PoolDirectory& directory, Crash
     }
   }
   // The traffic must have reached every fate, or the test would show little.
-  for (const char* fate : {"none", "no_flow", "firewall_denied", "nat_no_mapping", "no_port_lease"}) {
+  for (const char* fate :
+       {"none", "no_flow", "firewall_denied", "nat_no_mapping", "no_port_lease"}) {
     EXPECT_GT(model.fates[fate], 50U) << fate;
   }
   return all;
@@ -322,7 +331,8 @@ TEST_P(ModelTest, FirewallAndNatDoWhatTheModelSaysAlsoWithACrashInEveryBurst) {
   const std::vector<Departure> expected = play(GetParam(), calm, Crash::kNever);
   const std::vector<Departure> survived = play(GetParam(), stormy, Crash::kEveryBurst);
   ASSERT_EQ(survived.size(), expected.size());
-  for (size_t i = 0; i < expected.size(); ++i) ASSERT_EQ(survived[i], expected[i]) << "packet " << i;
+  for (size_t i = 0; i < expected.size(); ++i)
+    ASSERT_EQ(survived[i], expected[i]) << "packet " << i;
 }
 
 }  // namespace

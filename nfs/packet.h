@@ -1,7 +1,7 @@
 // What the switch found out about a packet, and the view that functions get of it.
 //
-// A packet is parsed once, by the switch, with every bound checked (nfs/parse.h). The result travels
-// with the packet as PacketMeta; functions trust its offsets and do not parse again.
+// A packet is parsed once, by the switch, with every bound checked (nfs/parse.h). The result
+// travels with the packet as PacketMeta; functions trust its offsets and do not parse again.
 #pragma once
 
 #include <cstddef>
@@ -26,21 +26,21 @@ enum class Verdict : uint8_t { kForward = 0, kDrop = 1 };
 
 // One cache line, in the packet's private area. All offsets from the start of the frame.
 struct alignas(64) PacketMeta {
-  FlowKey key;               // of an ICMP error: the key of the flow it is about, as that flow's packets
-                             // from the error's side look (the quoted packet's key, reversed)
-  uint64_t hash = 0;         // hash_key(key)
-  uint32_t bucket = 0;       // within the chain
+  FlowKey key;          // of an ICMP error: the key of the flow it is about, as that flow's packets
+                        // from the error's side look (the quoted packet's key, reversed)
+  uint64_t hash = 0;    // hash_key(key)
+  uint32_t bucket = 0;  // within the chain
   uint16_t chain = 0;
-  uint16_t length = 0;       // of the frame, bytes, without padding beyond the IP total length
+  uint16_t length = 0;  // of the frame, bytes, without padding beyond the IP total length
   uint16_t l3_offset = 0;
   uint16_t l4_offset = 0;
   uint16_t inner_l3_offset = 0;  // ICMP error: the quoted IPv4 header; otherwise 0
   uint16_t inner_l4_offset = 0;
   uint8_t tcp_flags = 0;
-  Side side = Side::kInside;     // port that it entered by
+  Side side = Side::kInside;  // port that it entered by
   Verdict verdict = Verdict::kForward;
   DropReason reason = DropReason::kNone;
-  uint8_t in_port = 0;       // index in the node's ports
+  uint8_t in_port = 0;  // index in the node's ports
   uint8_t reserved[3] = {};
   uint64_t arrived_tsc = 0;  // when the switch received it
 };
@@ -49,8 +49,8 @@ static_assert(sizeof(PacketMeta) == 64);
 // Undo copy of a packet's first bytes; one for each packet of a burst, in memory that outlives the
 // worker (dataplane/worker_slot.h) or, in tests, anywhere.
 struct UndoEntry {
-  uint64_t packet = 0;       // owner's handle
-  uint32_t length = 0;       // bytes saved
+  uint64_t packet = 0;  // owner's handle
+  uint32_t length = 0;  // bytes saved
   uint32_t reserved = 0;
   uint8_t bytes[kEditableBytes];
 };
@@ -66,7 +66,7 @@ struct UndoLog {
 struct Packet {
   uint8_t* frame = nullptr;
   PacketMeta* meta = nullptr;
-  uint64_t handle = 0;       // owner's handle, stored in the undo entry
+  uint64_t handle = 0;  // owner's handle, stored in the undo entry
 };
 
 }  // namespace flowkeep

@@ -55,7 +55,8 @@ class PacketBuilder {
     builder.set_l4(2, dst_port);
     return builder;
   }
-  static PacketBuilder echo_request(std::string_view src, std::string_view dst, uint16_t identifier) {
+  static PacketBuilder echo_request(std::string_view src, std::string_view dst,
+                                    uint16_t identifier) {
     return icmp(src, dst, kIcmpEchoRequest, identifier);
   }
   static PacketBuilder echo_reply(std::string_view src, std::string_view dst, uint16_t identifier) {
@@ -77,17 +78,35 @@ class PacketBuilder {
     for (size_t i = 0; i < bytes; ++i) l4_.push_back(static_cast<uint8_t>(seed + 31 * i));
     return *this;
   }
-  PacketBuilder& ip_options(size_t words) { options_ = words * 4; return *this; }
+  PacketBuilder& ip_options(size_t words) {
+    options_ = words * 4;
+    return *this;
+  }
   PacketBuilder& tcp_options(size_t words) {
     l4_.insert(l4_.begin() + sizeof(TcpHeader), words * 4, 1);  // no-operation
     l4_[12] = static_cast<uint8_t>((5 + words) << 4);
     return *this;
   }
-  PacketBuilder& without_udp_checksum() { udp_checksum_ = false; return *this; }
-  PacketBuilder& fragment(uint16_t flags_and_offset) { fragment_ = flags_and_offset; return *this; }
-  PacketBuilder& protocol(uint8_t protocol) { protocol_ = protocol; return *this; }
-  PacketBuilder& ether_type(uint16_t type) { ether_type_ = type; return *this; }
-  PacketBuilder& padding(size_t bytes) { padding_ = bytes; return *this; }
+  PacketBuilder& without_udp_checksum() {
+    udp_checksum_ = false;
+    return *this;
+  }
+  PacketBuilder& fragment(uint16_t flags_and_offset) {
+    fragment_ = flags_and_offset;
+    return *this;
+  }
+  PacketBuilder& protocol(uint8_t protocol) {
+    protocol_ = protocol;
+    return *this;
+  }
+  PacketBuilder& ether_type(uint16_t type) {
+    ether_type_ = type;
+    return *this;
+  }
+  PacketBuilder& padding(size_t bytes) {
+    padding_ = bytes;
+    return *this;
+  }
 
   Bytes build() const {
     Bytes frame(sizeof(EthernetHeader) + sizeof(Ipv4Header) + options_, 0);
@@ -108,7 +127,8 @@ class PacketBuilder {
     frame.insert(frame.end(), l4_.begin(), l4_.end());
     set_l4_checksum(frame, ip + header);
     frame.resize(frame.size() + padding_, 0xee);
-    return Bytes(frame.begin(), frame.end());  // exactly as large as the frame: reads beyond it show
+    return Bytes(frame.begin(),
+                 frame.end());  // exactly as large as the frame: reads beyond it show
   }
 
  private:
@@ -146,7 +166,8 @@ class PacketBuilder {
       case kProtocolIcmp:
         set(frame, l4 + 2, naive_checksum(naive_sum(&frame[l4], length)));
         return;
-      default: return;
+      default:
+        return;
     }
   }
 
@@ -173,19 +194,24 @@ inline std::string checksum_faults(const uint8_t* ip, size_t length) {
   const uint32_t sum = naive_sum(l4, l4_bytes);
   const uint32_t pseudo = naive_pseudo_header_sum(ip, ip[9], l4_bytes);
   switch (ip[9]) {
-    case kProtocolTcp: return naive_checksum(sum + pseudo) == 0 ? "" : "TCP";
+    case kProtocolTcp:
+      return naive_checksum(sum + pseudo) == 0 ? "" : "TCP";
     case kProtocolUdp:
       return (l4[6] | l4[7]) == 0 || naive_checksum(sum + pseudo) == 0 ? "" : "UDP";
-    case kProtocolIcmp: break;
-    default: return "";
+    case kProtocolIcmp:
+      break;
+    default:
+      return "";
   }
   if (naive_checksum(sum) != 0) return "ICMP";
   if (l4[0] == kIcmpEchoRequest || l4[0] == kIcmpEchoReply) return "";
-  const std::string quoted = checksum_faults(l4 + sizeof(IcmpHeader), l4_bytes - sizeof(IcmpHeader));
+  const std::string quoted =
+      checksum_faults(l4 + sizeof(IcmpHeader), l4_bytes - sizeof(IcmpHeader));
   return quoted.empty() ? "" : "quoted " + quoted;
 }
 inline std::string checksum_faults(const Bytes& frame) {
-  return checksum_faults(frame.data() + sizeof(EthernetHeader), frame.size() - sizeof(EthernetHeader));
+  return checksum_faults(frame.data() + sizeof(EthernetHeader),
+                         frame.size() - sizeof(EthernetHeader));
 }
 
 }  // namespace flowkeep

@@ -23,9 +23,12 @@ void set_icmp_identifier(FlowKey& key, Be16 identifier) {
   key.dst_port = key.side == Side::kInside ? Be16{} : identifier;
 }
 
-bool is_echo(uint8_t type) { return type == kIcmpEchoRequest || type == kIcmpEchoReply; }
+bool is_echo(uint8_t type) {
+  return type == kIcmpEchoRequest || type == kIcmpEchoReply;
+}
 
-// Source quench is obsolete and to be ignored (RFC 6633); a redirect is for one link only (RFC 792).
+// Source quench is obsolete and to be ignored (RFC 6633); a redirect is for one link only (RFC
+// 792).
 bool is_error(uint8_t type) {
   return type == kIcmpUnreachable || type == kIcmpTimeExceeded || type == kIcmpParameterProblem;
 }
@@ -40,7 +43,8 @@ DropReason parse_ipv4(const uint8_t* frame, uint16_t length, PacketMeta& meta) {
     return DropReason::kBadIpv4Header;
   }
   if (total_bytes > length - kL3Offset) return DropReason::kTruncatedIpv4;
-  if (internet_checksum(frame + kL3Offset, header_bytes).raw != 0) return DropReason::kBadIpv4Checksum;
+  if (internet_checksum(frame + kL3Offset, header_bytes).raw != 0)
+    return DropReason::kBadIpv4Checksum;
   if (ip->more_fragments() || ip->fragment_offset() != 0) return DropReason::kUnsupportedFragment;
   if (!valid_source(ip->src.get())) return DropReason::kBadSource;
   meta.length = static_cast<uint16_t>(kL3Offset + total_bytes);
@@ -95,7 +99,8 @@ DropReason parse_quoted_l4(const uint8_t* frame, const PacketMeta& meta, FlowKey
       set_icmp_identifier(quoted, icmp.identifier.get());
       return DropReason::kNone;
     }
-    default: return DropReason::kUnsupportedProtocol;
+    default:
+      return DropReason::kUnsupportedProtocol;
   }
 }
 
@@ -134,10 +139,14 @@ DropReason parse_icmp(const uint8_t* frame, PacketMeta& meta) {
 
 DropReason parse_l4(const uint8_t* frame, PacketMeta& meta) {
   switch (meta.key.protocol) {
-    case kProtocolTcp: return parse_tcp(frame, meta);
-    case kProtocolUdp: return parse_udp(frame, meta);
-    case kProtocolIcmp: return parse_icmp(frame, meta);
-    default: return DropReason::kUnsupportedProtocol;
+    case kProtocolTcp:
+      return parse_tcp(frame, meta);
+    case kProtocolUdp:
+      return parse_udp(frame, meta);
+    case kProtocolIcmp:
+      return parse_icmp(frame, meta);
+    default:
+      return DropReason::kUnsupportedProtocol;
   }
 }
 
@@ -149,7 +158,8 @@ DropReason parse(const uint8_t* frame, uint16_t length, Side side, HashSecret se
   if (ethernet == nullptr) return DropReason::kTruncatedEthernet;
   const uint16_t type = ethernet->type.get().host();
   if (type != kEtherTypeIpv4) {
-    return type == kEtherTypeIpv6 ? DropReason::kUnsupportedIpv6 : DropReason::kUnsupportedEtherType;
+    return type == kEtherTypeIpv6 ? DropReason::kUnsupportedIpv6
+                                  : DropReason::kUnsupportedEtherType;
   }
   meta.key = FlowKey{};
   meta.key.side = meta.side = side;

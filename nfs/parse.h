@@ -1,8 +1,9 @@
 // parse(): what the switch finds out about a packet, once, with every bound checked.
 //
-// Understood: Ethernet with IPv4 (options are stepped over) and in it TCP, UDP, ICMP echo, and those
-// ICMP errors that concern a flow. Fills every field of PacketMeta that depends on the frame alone;
-// `bucket`, `chain`, `in_port` and `arrived_tsc` are left to the switch. Reads nothing beyond `length`.
+// Understood: Ethernet with IPv4 (options are stepped over) and in it TCP, UDP, ICMP echo, and
+// those ICMP errors that concern a flow. Fills every field of PacketMeta that depends on the frame
+// alone; `bucket`, `chain`, `in_port` and `arrived_tsc` are left to the switch. Reads nothing
+// beyond `length`.
 #pragma once
 
 #include <cstdint>

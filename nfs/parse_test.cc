@@ -24,15 +24,24 @@ DropReason reason_of(const Bytes& frame) {
   return parse_at(frame, Side::kInside, meta);
 }
 
-FlowKey key(const char* src, uint16_t src_port, const char* dst, uint16_t dst_port, uint8_t protocol,
-            Side side) {
-  return {*parse_ipv4_address(src), *parse_ipv4_address(dst), Be16::from_host(src_port),
-          Be16::from_host(dst_port), protocol, side, 0};
+FlowKey key(const char* src, uint16_t src_port, const char* dst, uint16_t dst_port,
+            uint8_t protocol, Side side) {
+  return {*parse_ipv4_address(src),
+          *parse_ipv4_address(dst),
+          Be16::from_host(src_port),
+          Be16::from_host(dst_port),
+          protocol,
+          side,
+          0};
 }
 
 TEST(Parse, Tcp) {
   const Bytes frame = PacketBuilder::tcp(kInside, 40000, kRemote, 443, kTcpSyn | kTcpAck)
-                          .ip_options(2).tcp_options(3).payload(10).padding(5).build();
+                          .ip_options(2)
+                          .tcp_options(3)
+                          .payload(10)
+                          .padding(5)
+                          .build();
   PacketMeta meta;
   ASSERT_EQ(parse_at(frame, Side::kInside, meta), DropReason::kNone);
   EXPECT_EQ(meta.key, key(kInside, 40000, kRemote, 443, kProtocolTcp, Side::kInside));
@@ -54,10 +63,12 @@ TEST(Parse, UdpFromOutside) {
 
 TEST(Parse, EchoRequestAndReplyBelongTogether) {
   PacketMeta request, reply;
-  ASSERT_EQ(parse_at(PacketBuilder::echo_request(kInside, kRemote, 77).build(), Side::kInside, request),
-            DropReason::kNone);
-  ASSERT_EQ(parse_at(PacketBuilder::echo_reply(kRemote, kInside, 77).build(), Side::kOutside, reply),
-            DropReason::kNone);
+  ASSERT_EQ(
+      parse_at(PacketBuilder::echo_request(kInside, kRemote, 77).build(), Side::kInside, request),
+      DropReason::kNone);
+  ASSERT_EQ(
+      parse_at(PacketBuilder::echo_reply(kRemote, kInside, 77).build(), Side::kOutside, reply),
+      DropReason::kNone);
   EXPECT_EQ(request.key.src_port.host(), 77);
   EXPECT_EQ(reply.key, request.key.reversed());
 }
@@ -104,31 +115,59 @@ TEST(Parse, Refusals) {
   const auto error_about = [](const Bytes& about) {
     return PacketBuilder::icmp_error(kRouter, kRemote, 3, 0, about).build();
   };
-  const auto from = [](const char* source) { return PacketBuilder::udp(source, 1, kRemote, 2).build(); };
+  const auto from = [](const char* source) {
+    return PacketBuilder::udp(source, 1, kRemote, 2).build();
+  };
   const Refusal refusals[] = {
-      {"IPv6", PacketBuilder::udp(kInside, 1, kRemote, 2).ether_type(0x86dd).build(), DropReason::kUnsupportedIpv6},
-      {"VLAN", PacketBuilder::udp(kInside, 1, kRemote, 2).ether_type(0x8100).build(), DropReason::kUnsupportedEtherType},
+      {"IPv6", PacketBuilder::udp(kInside, 1, kRemote, 2).ether_type(0x86dd).build(),
+       DropReason::kUnsupportedIpv6},
+      {"VLAN", PacketBuilder::udp(kInside, 1, kRemote, 2).ether_type(0x8100).build(),
+       DropReason::kUnsupportedEtherType},
       {"version 6", changed(tcp, [](Bytes& f) { f[14] = 0x65; }), DropReason::kBadIpv4Header},
-      {"header of 4 words", changed(tcp, [](Bytes& f) { f[14] = 0x44; }), DropReason::kBadIpv4Header},
-      {"total length below header", changed(tcp, [](Bytes& f) { f[16] = 0, f[17] = 19; }), DropReason::kBadIpv4Header},
-      {"total length beyond frame", changed(tcp, [](Bytes& f) { f[17] = static_cast<uint8_t>(f[17] + 1); }), DropReason::kTruncatedIpv4},
-      {"IPv4 checksum", changed(tcp, [](Bytes& f) { f[22] = 9; }, false), DropReason::kBadIpv4Checksum},
-      {"more fragments", PacketBuilder::udp(kInside, 1, kRemote, 2).fragment(0x2000).build(), DropReason::kUnsupportedFragment},
-      {"fragment offset", PacketBuilder::udp(kInside, 1, kRemote, 2).fragment(0x0001).build(), DropReason::kUnsupportedFragment},
-      {"SCTP", PacketBuilder::udp(kInside, 1, kRemote, 2).protocol(132).build(), DropReason::kUnsupportedProtocol},
-      {"TCP data offset below 5", changed(tcp, [](Bytes& f) { f[46] = 0x40; }), DropReason::kBadTcpHeader},
-      {"TCP data offset beyond packet", changed(tcp, [](Bytes& f) { f[46] = 0xf0; }), DropReason::kBadTcpHeader},
-      {"UDP length below 8", changed(udp, [](Bytes& f) { f[38] = 0, f[39] = 7; }), DropReason::kBadUdpLength},
-      {"UDP length beyond packet", changed(udp, [](Bytes& f) { f[39] = 17; }), DropReason::kBadUdpLength},
-      {"ICMP timestamp", changed(error, [](Bytes& f) { f[34] = 13; }), DropReason::kUnsupportedIcmp},
+      {"header of 4 words", changed(tcp, [](Bytes& f) { f[14] = 0x44; }),
+       DropReason::kBadIpv4Header},
+      {"total length below header", changed(tcp, [](Bytes& f) { f[16] = 0, f[17] = 19; }),
+       DropReason::kBadIpv4Header},
+      {"total length beyond frame",
+       changed(tcp, [](Bytes& f) { f[17] = static_cast<uint8_t>(f[17] + 1); }),
+       DropReason::kTruncatedIpv4},
+      {"IPv4 checksum",
+       changed(
+           tcp, [](Bytes& f) { f[22] = 9; }, false),
+       DropReason::kBadIpv4Checksum},
+      {"more fragments", PacketBuilder::udp(kInside, 1, kRemote, 2).fragment(0x2000).build(),
+       DropReason::kUnsupportedFragment},
+      {"fragment offset", PacketBuilder::udp(kInside, 1, kRemote, 2).fragment(0x0001).build(),
+       DropReason::kUnsupportedFragment},
+      {"SCTP", PacketBuilder::udp(kInside, 1, kRemote, 2).protocol(132).build(),
+       DropReason::kUnsupportedProtocol},
+      {"TCP data offset below 5", changed(tcp, [](Bytes& f) { f[46] = 0x40; }),
+       DropReason::kBadTcpHeader},
+      {"TCP data offset beyond packet", changed(tcp, [](Bytes& f) { f[46] = 0xf0; }),
+       DropReason::kBadTcpHeader},
+      {"UDP length below 8", changed(udp, [](Bytes& f) { f[38] = 0, f[39] = 7; }),
+       DropReason::kBadUdpLength},
+      {"UDP length beyond packet", changed(udp, [](Bytes& f) { f[39] = 17; }),
+       DropReason::kBadUdpLength},
+      {"ICMP timestamp", changed(error, [](Bytes& f) { f[34] = 13; }),
+       DropReason::kUnsupportedIcmp},
       {"source quench", changed(error, [](Bytes& f) { f[34] = 4; }), DropReason::kUnsupportedIcmp},
       {"redirect", changed(error, [](Bytes& f) { f[34] = 5; }), DropReason::kUnsupportedIcmp},
-      {"ICMP error checksum", changed(error, [](Bytes& f) { f[40] = 1; }), DropReason::kBadIcmpChecksum},
+      {"ICMP error checksum", changed(error, [](Bytes& f) { f[40] = 1; }),
+       DropReason::kBadIcmpChecksum},
       {"error about error", error_about(error), DropReason::kUnsupportedIcmp},
-      {"error about SCTP", error_about(PacketBuilder::udp(kInside, 1, kRemote, 2).protocol(132).build()), DropReason::kUnsupportedProtocol},
-      {"error about later fragment", error_about(PacketBuilder::udp(kInside, 1, kRemote, 2).fragment(5).build()), DropReason::kUnsupportedFragment},
-      {"quoted checksum", error_about(changed(udp, [](Bytes& f) { f[22] = 9; }, false)), DropReason::kBadIcmpChecksum},
-      {"quotes 7 bytes of L4", PacketBuilder::icmp_error(kRouter, kRemote, 3, 0, udp, 7).build(), DropReason::kTruncatedL4},
+      {"error about SCTP",
+       error_about(PacketBuilder::udp(kInside, 1, kRemote, 2).protocol(132).build()),
+       DropReason::kUnsupportedProtocol},
+      {"error about later fragment",
+       error_about(PacketBuilder::udp(kInside, 1, kRemote, 2).fragment(5).build()),
+       DropReason::kUnsupportedFragment},
+      {"quoted checksum",
+       error_about(changed(
+           udp, [](Bytes& f) { f[22] = 9; }, false)),
+       DropReason::kBadIcmpChecksum},
+      {"quotes 7 bytes of L4", PacketBuilder::icmp_error(kRouter, kRemote, 3, 0, udp, 7).build(),
+       DropReason::kTruncatedL4},
       {"source 0.0.0.0", from("0.0.0.0"), DropReason::kBadSource},
       {"source 127.0.0.1", from("127.0.0.1"), DropReason::kBadSource},
       {"source multicast", from("224.0.0.5"), DropReason::kBadSource},
@@ -151,7 +190,10 @@ std::vector<Bytes> packets_of_every_kind() {
       PacketBuilder::tcp(kInside, 1, kRemote, 2, kTcpSyn).ip_options(10).tcp_options(10).build();
   const Bytes udp = PacketBuilder::udp(kInside, 1, kRemote, 2).payload(30).build();
   const Bytes echo = PacketBuilder::echo_request(kInside, kRemote, 9).payload(30).build();
-  return {tcp, udp, echo, PacketBuilder::icmp_error(kRouter, kRemote, 3, 4, tcp, 60).build(),
+  return {tcp,
+          udp,
+          echo,
+          PacketBuilder::icmp_error(kRouter, kRemote, 3, 4, tcp, 60).build(),
           PacketBuilder::icmp_error(kRouter, kRemote, 11, 0, udp).ip_options(10).build(),
           PacketBuilder::icmp_error(kRouter, kRemote, 12, 0, echo).build()};
 }
@@ -218,7 +260,8 @@ TEST(Parse, RandomChangesNeverLeadOutside) {
 
 TEST(DropReason, EachHasANameOfItsOwn) {
   std::set<std::string_view> names;
-  for (size_t i = 0; i < kDropReasons; ++i) names.insert(drop_reason_name(static_cast<DropReason>(i)));
+  for (size_t i = 0; i < kDropReasons; ++i)
+    names.insert(drop_reason_name(static_cast<DropReason>(i)));
   EXPECT_EQ(names.size(), kDropReasons);
   EXPECT_FALSE(names.contains("unknown"));
   EXPECT_EQ(drop_reason_name(DropReason::kFirewallDenied), "firewall_denied");

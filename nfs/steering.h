@@ -1,5 +1,5 @@
-// Which packets must meet in the same worker: those with the same hash of the chain's steering scope,
-// always computed from the inside host's side.
+// Which packets must meet in the same worker: those with the same hash of the chain's steering
+// scope, always computed from the inside host's side.
 #pragma once
 
 #include <cstdint>
@@ -8,14 +8,17 @@
 
 namespace flowkeep {
 
-// `inside`: the packet's flow key, as a packet from the inside has it. A chain that translates finds
-// the bucket of packets from the outside by their destination port's lease instead.
+// `inside`: the packet's flow key, as a packet from the inside has it. A chain that translates
+// finds the bucket of packets from the outside by their destination port's lease instead.
 inline uint64_t steering_hash(Scope scope, const FlowKey& inside, HashSecret secret) {
   switch (scope) {
-    case Scope::kFlow: return hash_key(inside, secret);
-    case Scope::kEndpoint: return hash_endpoint(inside.src, inside.src_port, inside.protocol, secret);
+    case Scope::kFlow:
+      return hash_key(inside, secret);
+    case Scope::kEndpoint:
+      return hash_endpoint(inside.src, inside.src_port, inside.protocol, secret);
     case Scope::kHost:
-    case Scope::kChain: return hash_endpoint(inside.src, Be16{}, 0, secret);
+    case Scope::kChain:
+      return hash_endpoint(inside.src, Be16{}, 0, secret);
   }
   return 0;
 }

@@ -3,60 +3,16 @@
 #include <array>
 #include <cassert>
 
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#endif
-
 namespace flowkeep {
 
 namespace {
-
-constexpr uint32_t kDirectoryWordsInLine = kLineBytes / sizeof(uint32_t);
 
 // Do two tags lead to the same segment of this depth?
 bool same_segment(uint32_t tag, uint32_t other, uint32_t depth) {
   return depth == 0 || (tag ^ other) >> (32 - depth) == 0;
 }
 
-uint32_t entry_tag(uint64_t entry) {
-  return static_cast<uint32_t>(entry >> 32);
-}
-
 }  // namespace
-
-inline unsigned find_tag(const uint64_t* group, uint32_t tag) {
-#if defined(__AVX512F__)
-  const __m512i entries = _mm512_load_si512(group);
-  const __mmask16 equal =
-      _mm512_cmpeq_epi32_mask(entries, _mm512_set1_epi32(static_cast<int>(tag)));
-  // The tag is the odd half of each entry.
-  unsigned mask = 0;
-  for (unsigned rest = equal & 0xaaaau; rest != 0; rest &= rest - 1) {
-    mask |= 1u << __builtin_ctz(rest) / 2;
-  }
-  return mask;
-#else
-  unsigned mask = 0;
-  for (unsigned i = 0; i < kGroupEntries; ++i) mask |= unsigned{entry_tag(group[i]) == tag} << i;
-  return mask;
-#endif
-}
-
-unsigned entries_with_tag(const uint64_t* group, uint32_t tag) {
-  return find_tag(group, tag);
-}
-
-BucketIndex::Segment BucketIndex::segment_of(const BucketHeader& header, uint32_t tag) const {
-  if (header.depth == 0) return {header.root_page, 0};
-  const uint32_t word = directory_start(header.depth) + (tag >> (32 - header.depth));
-  const auto entry = DirectoryEntry::unpack(directory_word(header.root_page, word));
-  return {entry.page, entry.depth};
-}
-
-uint32_t BucketIndex::directory_word(uint32_t page, uint32_t word) const {
-  const auto* line = reinterpret_cast<const uint32_t*>(write_set_.view(directory_line(page, word)));
-  return line[word % kDirectoryWordsInLine];
-}
 
 void BucketIndex::stage_directory_word(uint32_t page, uint32_t word, uint32_t value) {
   auto* line = reinterpret_cast<uint32_t*>(write_set_.stage(directory_line(page, word)));
@@ -219,11 +175,18 @@ void BucketIndex::prefetch_group(uint32_t bucket, uint32_t tag) const {
   __builtin_prefetch(regions_.base() + group_line(segment.page, first_group(tag)) * kLineBytes);
 }
 
+void BucketIndex::prefetch_both_groups(uint32_t bucket, uint32_t tag) const {
+  const Segment segment = segment_of(header(bucket), tag);
+  if (segment.page == 0) return;
+  __builtin_prefetch(regions_.base() + group_line(segment.page, first_group(tag)) * kLineBytes);
+  __builtin_prefetch(regions_.base() + group_line(segment.page, second_group(tag)) * kLineBytes);
+}
+
 void BucketIndex::prefetch_record(uint32_t bucket, uint32_t tag) const {
   const Segment segment = segment_of(header(bucket), tag);
   if (segment.page == 0) return;
   const uint64_t* entries = group(segment.page, first_group(tag));
-  for (unsigned rest = find_tag(entries, tag); rest != 0; rest &= rest - 1) {
+  for (unsigned rest = entries_with_tag(entries, tag); rest != 0; rest &= rest - 1) {
     const auto id = static_cast<RecordId>(entries[__builtin_ctz(rest)]);
     __builtin_prefetch(&regions_.record(id));
     __builtin_prefetch(regions_.record(id).hard);

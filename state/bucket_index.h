@@ -9,6 +9,10 @@
 
 #include <cstdint>
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 #include "state/flow_table.h"
 #include "state/page_claims.h"
 #include "state/write_set.h"
@@ -43,6 +47,7 @@ class BucketIndex {
 
   // Prefetches the first group, and what the group's entries with this tag point to.
   void prefetch_group(uint32_t bucket, uint32_t tag) const;
+  void prefetch_both_groups(uint32_t bucket, uint32_t tag) const;  // for an insertion
   void prefetch_record(uint32_t bucket, uint32_t tag) const;
 
  private:
@@ -59,7 +64,7 @@ class BucketIndex {
     return reinterpret_cast<const uint64_t*>(write_set_.view(group_line(page, group)));
   }
   static uint64_t directory_line(uint32_t page, uint32_t word) {
-    return uint64_t{page} * kLinesPerPage + word / (kLineBytes / sizeof(uint32_t));
+    return uint64_t{page} * kLinesPerPage + word / kDirectoryWordsInLine;
   }
   uint32_t directory_word(uint32_t page, uint32_t word) const;
   void stage_directory_word(uint32_t page, uint32_t word, uint32_t value);
@@ -80,8 +85,34 @@ class BucketIndex {
   Persistence& persistence_;
 };
 
-// Bits i: entry i of the group carries the tag.
-unsigned entries_with_tag(const uint64_t* group, uint32_t tag);
+inline uint32_t entry_tag(uint64_t entry) {
+  return static_cast<uint32_t>(entry >> 32);
+}
+
+// Bit i: entry i of the group carries the tag.
+inline unsigned entries_with_tag(const uint64_t* group, uint32_t tag) {
+#if defined(__AVX512F__)
+  const __m512i tags = _mm512_maskz_srli_epi64(0xff, _mm512_load_si512(group), 32);
+  return _mm512_cmpeq_epi64_mask(tags, _mm512_set1_epi64(static_cast<int64_t>(uint64_t{tag})));
+#else
+  unsigned mask = 0;
+  for (unsigned i = 0; i < kGroupEntries; ++i) mask |= unsigned{entry_tag(group[i]) == tag} << i;
+  return mask;
+#endif
+}
+
+inline uint32_t BucketIndex::directory_word(uint32_t page, uint32_t word) const {
+  const auto* line = reinterpret_cast<const uint32_t*>(write_set_.view(directory_line(page, word)));
+  return line[word % kDirectoryWordsInLine];
+}
+
+inline BucketIndex::Segment BucketIndex::segment_of(const BucketHeader& header,
+                                                    uint32_t tag) const {
+  if (header.depth == 0) return {header.root_page, 0};
+  const uint32_t word = directory_start(header.depth) + (tag >> (32 - header.depth));
+  const auto entry = DirectoryEntry::unpack(directory_word(header.root_page, word));
+  return {entry.page, entry.depth};
+}
 
 template <typename Same>
 RecordId BucketIndex::find(uint32_t bucket, uint32_t tag, Same&& same) const {

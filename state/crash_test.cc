@@ -95,20 +95,28 @@ class OneBurstCrashTest : public CrashTest {
  protected:
   void SetUp() override {
     CrashTest::SetUp();
-    FlowTable table(*pool, 0, 0);
+    fill_until_next_deepens_to(1);
+  }
+  // The opening of flow `filled` - 1 would deepen bucket 0's directory to `depth`.
+  void fill_until_next_deepens_to(uint32_t depth) {
     const Regions regions(pool->base(), Geometry::of(pool->bytes()));
-    while (regions.bucket(0, 0).depth == 0) {
-      start = image();
-      before = after;
-      commit_one(table, filled++);
+    const std::vector<std::byte> empty = image();
+    filled = 0;
+    {
+      FlowTable table(*pool, 0, 0);
+      while (regions.bucket(0, 0).depth < depth) commit_one(table, filled++);
     }
-    // The last opening split the segment; the burst under test repeats it among other changes.
-    restore(start);
-    after = before;
+    restore(empty);
+    before.clear();
+    FlowTable table(*pool, 0, 0);
+    for (uint32_t n = 0; n + 1 < filled; ++n) {
+      commit_one(table, n);
+      before[0][n] = n;
+    }
+    start = image();
   }
   void commit_one(FlowTable& table, uint32_t n) {
     open_flow(table, 0, n, n);
-    after[0][n] = n;
     commit_and_apply(table);
   }
   void burst() {
@@ -122,7 +130,7 @@ class OneBurstCrashTest : public CrashTest {
     committed = true;
     table.apply();
   }
-  void SetUpModel() {
+  void set_up_model() {
     after = before;
     after[0][filled - 1] = 1;
     after[1][90'000] = 2;
@@ -138,7 +146,7 @@ class OneBurstCrashTest : public CrashTest {
 };
 
 TEST_F(OneBurstCrashTest, DeathAtEachStoreLeavesAllOrNothing) {
-  SetUpModel();
+  set_up_model();
   uint64_t operations = 0;
   uint64_t found_before = 0;
   for (bool was_killed = true; was_killed; ++operations) {
@@ -159,7 +167,7 @@ TEST_F(OneBurstCrashTest, DeathAtEachStoreLeavesAllOrNothing) {
 }
 
 TEST_F(OneBurstCrashTest, RecoveryKilledAnywhereAndRunAgain) {
-  SetUpModel();
+  set_up_model();
   // Dead right after the commit point, and dead with pages claimed but nothing committed.
   for (const bool commit_first : {true, false}) {
     uint64_t operations = 0;
@@ -185,7 +193,7 @@ TEST_F(OneBurstCrashTest, RecoveryKilledAnywhereAndRunAgain) {
 }
 
 TEST_F(OneBurstCrashTest, EachTornRedoRecordIsRefused) {
-  SetUpModel();
+  set_up_model();
   {
     FlowTable table(*pool, 0, 0);
     open_flow(table, 0, filled - 1, 1);
@@ -233,16 +241,19 @@ TEST_F(CrashTest, DeathWhileAChainIsDroppedIsFinishedByRecovery) {
 // word.
 class PowerCut : public PersistenceObserver {
  public:
-  PowerCut(Pool& pool, uint64_t operations, uint64_t seed)
+  // After so many operations, or just before the fence after so many fences: the moment when most
+  // is at stake.
+  PowerCut(Pool& pool, uint64_t operations, uint64_t fences, uint64_t seed)
       : pool_(pool),
         regions_(pool.base(), Geometry::of(pool.bytes())),
-        durable_(pool.base(), pool.base() + pool.bytes()),
-        left_(operations),
+        operations_left_(operations),
+        fences_left_(fences),
         random_(seed) {}
 
   void storing(void* to, const void*, size_t) override {
     step();
     const uint64_t line = line_of(to);
+    durable_.try_emplace(line, read(line));
     versions_[line].push_back(read(line));
   }
   void flushing(const void* address, size_t bytes) override {
@@ -256,10 +267,11 @@ class PowerCut : public PersistenceObserver {
   // A flushed line is now at least as new as when it was flushed.
   void fencing() override {
     step();
+    if (fences_left_-- == 0) throw Killed();
     for (const auto& [line, count] : flushed_) {
       auto& versions = versions_[line];
       versions.push_back(read(line));
-      std::memcpy(durable_.data() + line * kLineBytes, versions[count].bytes, kLineBytes);
+      durable_[line] = versions[count];
       versions.erase(versions.begin(), versions.begin() + static_cast<ptrdiff_t>(count));
       versions.pop_back();
       if (versions.empty()) versions_.erase(line);
@@ -267,20 +279,30 @@ class PowerCut : public PersistenceObserver {
     flushed_.clear();
   }
 
+  // A processor's fence says nothing of what another one flushed.
+  void other_processor_goes_on() { flushed_.clear(); }
+
   // Puts what is left after the cut into the pool.
   void cut() {
+    const Survival logs = draw();
+    const Survival others = draw();
     for (auto& [line, versions] : versions_) {
       versions.push_back(read(line));
-      std::byte* kept = durable_.data() + line * kLineBytes;
-      if (is_log_slot(line)) {
+      std::byte* kept = durable_[line].bytes;
+      const Survival survival = is_log_slot(line) ? logs : others;
+      if (survival == Survival::kAll) {
+        std::memcpy(kept, versions.back().bytes, kLineBytes);
+      } else if (survival == Survival::kSome && is_log_slot(line)) {
         for (size_t word = 0; word < kLineBytes; word += 8) {
           std::memcpy(kept + word, versions[random_() % versions.size()].bytes + word, 8);
         }
-      } else if (random_() % 3 != 0) {
+      } else if (survival == Survival::kSome) {
         std::memcpy(kept, versions[random_() % versions.size()].bytes, kLineBytes);
       }
     }
-    std::memcpy(pool_.base(), durable_.data(), durable_.size());
+    for (const auto& [line, content] : durable_) {
+      std::memcpy(pool_.base() + line * kLineBytes, content.bytes, kLineBytes);
+    }
   }
 
  private:
@@ -289,7 +311,7 @@ class PowerCut : public PersistenceObserver {
   };
 
   void step() {
-    if (left_-- == 0) throw Killed();
+    if (operations_left_-- == 0) throw Killed();
   }
   uint64_t line_of(const void* address) const {
     return static_cast<uint64_t>(static_cast<const std::byte*>(address) - pool_.base()) /
@@ -307,40 +329,54 @@ class PowerCut : public PersistenceObserver {
            (at - geometry.logs_at) % kLogBytes >= sizeof(LogHeader);
   }
 
+  // What becomes of the lines that no fence covers.
+  enum class Survival { kNone, kSome, kAll };
+  Survival draw() { return static_cast<Survival>(random_() % 3); }
+
   Pool& pool_;
   const Regions regions_;
-  std::vector<std::byte> durable_;
+  std::unordered_map<uint64_t, Line> durable_;                // of the lines that were stored to
   std::unordered_map<uint64_t, std::vector<Line>> versions_;  // contents before each store
   std::unordered_map<uint64_t, size_t> flushed_;              // versions that the flush made old
-  uint64_t left_;
+  uint64_t operations_left_;
+  uint64_t fences_left_;
   std::mt19937_64 random_;
 };
 
-// Five bursts on top of `model`, the power cut at a random operation, a thousand times over.
+// Five bursts on top of `model`, the power cut at a random operation, four hundred times over.
 void CrashTest::cut_power(const FlowModel& model, uint32_t buckets, FlowRange flows) {
   constexpr uint32_t kBursts = 5;
   const uint64_t seed = std::random_device{}();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937_64 random(seed);
   const std::vector<std::byte> start = image();
-  for (int trial = 0; trial < 1'000; ++trial) {
+  for (int trial = 0; trial < 400; ++trial) {
     SCOPED_TRACE("trial " + std::to_string(trial));
     restore(start);
     const uint64_t first = random();
     std::vector<FlowModel> models = {model};
     uint32_t committed = 0;
-    PowerCut power(*pool, random() % 6'000, random());
+    const bool at_fence = random() % 2 == 0;
+    PowerCut power(*pool, at_fence ? UINT64_MAX : random() % 6'000,
+                   at_fence ? random() % 20 : UINT64_MAX, random());
     killed(*pool, power, [&] {
       FlowTable table(*pool, 0, 0);
       for (uint32_t burst = 0; burst < kBursts; ++burst) {
         models.push_back(models.back());
         run_burst(table, models.back(), first + burst, buckets, flows, 8);
-        table.commit({});
+        const uint64_t sequence = table.commit({});
         ++committed;
         table.apply();
+        if (random() % 3 != 0) continue;
+        power.other_processor_goes_on();
+        RedoLog(*pool, 0).retire(sequence);
       }
     });
     power.cut();
+    // And once more while it recovers.
+    PowerCut again(*pool, random() % 300, UINT64_MAX, random());
+    killed(*pool, again, [&] { pool->recover_all(); });
+    again.cut();
     pool->recover_all();
     const bool one_more = committed + 1 < models.size();
     const std::string lost = difference(*pool, models[committed]);
@@ -355,7 +391,14 @@ TEST_F(CrashTest, PowerCutLosesNoBurstWhoseFenceCompleted) {
 }
 
 TEST_F(OneBurstCrashTest, PowerCutWhileSegmentsSplit) {
-  cut_power(before, 1, {filled - 30, 60});
+  cut_power(before, 1, {filled - 10, 40});
+}
+
+TEST_F(OneBurstCrashTest, PowerCutWhileTheDirectoryDeepensInPlace) {
+  ASSERT_TRUE(pool->drop_chain("chain").ok());
+  ASSERT_TRUE(pool->attach_chain("chain", 4).ok());
+  fill_until_next_deepens_to(4);
+  cut_power(before, 1, {filled - 2, 30});
 }
 
 // SIGKILL at moments that nobody chose, while the supervisor retires bursts.

@@ -123,6 +123,12 @@ FlowTable::Opened FlowTable::open(uint32_t bucket, const FlowKey& inside, const 
   if (!has_room(1)) return {OpenStatus::kWriteSetFull, 0};
   const uint64_t inside_hash = hash_key(inside, impl_->secret);
   const uint64_t outside_hash = hash_key(outside, impl_->secret);
+  // All that will be missed in the cache, at once.
+  impl_->index.prefetch_both_groups(bucket, hash_tag(inside_hash));
+  impl_->index.prefetch_both_groups(bucket, hash_tag(outside_hash));
+  const FlowRecord& next_free = impl_->regions.record(impl_->free_record(bucket));
+  __builtin_prefetch(&next_free);
+  __builtin_prefetch(next_free.hard);
   if (find(bucket, inside, inside_hash) != 0 || find(bucket, outside, outside_hash) != 0) {
     return {OpenStatus::kKeyExists, 0};
   }

@@ -150,6 +150,7 @@ static_assert(kMaxChains <= 0x1000 && kMaxBuckets <= 0x10000);
 inline constexpr uint32_t kGroupEntries = kLineBytes / sizeof(uint64_t);
 inline constexpr uint32_t kSegmentGroups = kLinesPerPage;
 inline constexpr uint32_t kMaxDepth = 10;
+inline constexpr uint32_t kDirectoryWordsInLine = kLineBytes / sizeof(uint32_t);
 
 // A directory of depth d < kMaxDepth uses the words [2^d, 2^(d+1)) of its page, so that the next
 // depth is written beside it while it is in use; depth kMaxDepth fills a page of its own.

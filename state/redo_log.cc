@@ -12,7 +12,9 @@ namespace {
 void flush_home_lines(const std::byte* slot, const Regions& regions, Persistence& persistence) {
   for_each_redo_line(slot, [&](const RedoLine& line, const uint64_t*) {
     if (!regions.is_committed_line(line.line)) return;
-    persistence.flush(regions.base() + line.line * kLineBytes, kLineBytes);
+    // A record's version, in its first line, changed with the second.
+    const uint64_t first = line.kind == LineKind::kRecordSecond ? line.line - 1 : line.line;
+    persistence.flush(regions.base() + first * kLineBytes, (line.line - first + 1) * kLineBytes);
   });
 }
 

@@ -1,5 +1,6 @@
 #include "controller/ctl/chain_yaml.h"
 
+#include <yaml-cpp/depthguard.h>
 #include <yaml-cpp/yaml.h>
 
 #include <charconv>
@@ -24,18 +25,25 @@ struct Refusal {
 
 std::string kind_of(const YAML::Node& node) {
   switch (node.Type()) {
-    case YAML::NodeType::Map: return "a map";
-    case YAML::NodeType::Sequence: return "a list";
-    case YAML::NodeType::Scalar: return "\"" + node.Scalar() + "\"";
-    default: return "nothing";
+    case YAML::NodeType::Map:
+      return "a map";
+    case YAML::NodeType::Sequence:
+      return "a list";
+    case YAML::NodeType::Scalar:
+      return "\"" + node.Scalar() + "\"";
+    default:
+      return "nothing";
   }
 }
 
-bool is_quoted(const YAML::Node& node) { return node.Tag() == "!"; }
+bool is_quoted(const YAML::Node& node) {
+  return node.Tag() == "!";
+}
 
 std::string accepted_fields(const Descriptor& descriptor) {
   std::string names;
-  for (int i = 0; i < descriptor.field_count(); ++i) names += (i == 0 ? "" : ", ") + descriptor.field(i)->name();
+  for (int i = 0; i < descriptor.field_count(); ++i)
+    names += (i == 0 ? "" : ", ") + descriptor.field(i)->name();
   return names;
 }
 
@@ -48,8 +56,10 @@ class Reader {
  private:
   using Entry = void (Reader::*)(const YAML::Node&, const std::string&);
 
-  [[noreturn]] void refuse(const YAML::Node& node, const std::string& path, const std::string& message) const {
-    const std::string line = node.Mark().line < 0 ? "" : std::to_string(node.Mark().line + 1) + ": ";
+  [[noreturn]] void refuse(const YAML::Node& node, const std::string& path,
+                           const std::string& message) const {
+    const std::string line =
+        node.Mark().line < 0 ? "" : std::to_string(node.Mark().line + 1) + ": ";
     throw Refusal{invalid(document_.file + ":" + line + path, message)};
   }
   void enter(const YAML::Node& node, const std::string& path) {
@@ -62,17 +72,23 @@ class Reader {
   std::string text(const YAML::Node& node, const std::string& path) const;
 
   void fill_message(Message& message, const YAML::Node& node, const std::string& path);
-  void fill_field(Message& message, const FieldDescriptor& field, const YAML::Node& node, const std::string& path);
-  void fill_value(Message& message, const FieldDescriptor& field, const YAML::Node& node, const std::string& path);
-  void fill_struct(google::protobuf::Struct& into, const YAML::Node& node, const std::string& path, int depth);
-  void fill_any(google::protobuf::Value& into, const YAML::Node& node, const std::string& path, int depth);
+  void fill_field(Message& message, const FieldDescriptor& field, const YAML::Node& node,
+                  const std::string& path);
+  void fill_value(Message& message, const FieldDescriptor& field, const YAML::Node& node,
+                  const std::string& path);
+  void fill_struct(google::protobuf::Struct& into, const YAML::Node& node, const std::string& path,
+                   int depth);
+  void fill_any(google::protobuf::Value& into, const YAML::Node& node, const std::string& path,
+                int depth);
   static void fill_scalar(google::protobuf::Value& into, const YAML::Node& node);
 
   ChainDocument& document_;
   int values_ = 0;
 };
 
-std::string joined(const std::string& path, const std::string& key) { return path.empty() ? key : path + "." + key; }
+std::string joined(const std::string& path, const std::string& key) {
+  return path.empty() ? key : path + "." + key;
+}
 
 template <typename Handle>
 void Reader::for_each_entry(const YAML::Node& map, const std::string& path, Handle handle) {
@@ -93,13 +109,15 @@ std::string Reader::text(const YAML::Node& node, const std::string& path) const 
 
 void Reader::fill_message(Message& message, const YAML::Node& node, const std::string& path) {
   const Descriptor& descriptor = *message.GetDescriptor();
-  for_each_entry(node, path, [&](const YAML::Node& key_node, const std::string& key, const YAML::Node& value) {
-    const FieldDescriptor* field = descriptor.FindFieldByName(key);
-    if (field == nullptr) {
-      refuse(key_node, joined(path, key), "unknown field; accepted: " + accepted_fields(descriptor));
-    }
-    fill_field(message, *field, value, joined(path, key));
-  });
+  for_each_entry(node, path,
+                 [&](const YAML::Node& key_node, const std::string& key, const YAML::Node& value) {
+                   const FieldDescriptor* field = descriptor.FindFieldByName(key);
+                   if (field == nullptr) {
+                     refuse(key_node, joined(path, key),
+                            "unknown field; accepted: " + accepted_fields(descriptor));
+                   }
+                   fill_field(message, *field, value, joined(path, key));
+                 });
 }
 
 void Reader::fill_field(Message& message, const FieldDescriptor& field, const YAML::Node& node,
@@ -122,8 +140,8 @@ void Reader::fill_value(Message& message, const FieldDescriptor& field, const YA
                         const std::string& path) {
   const auto& reflection = *message.GetReflection();
   if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
-    Message& inner =
-        field.is_repeated() ? *reflection.AddMessage(&message, &field) : *reflection.MutableMessage(&message, &field);
+    Message& inner = field.is_repeated() ? *reflection.AddMessage(&message, &field)
+                                         : *reflection.MutableMessage(&message, &field);
     if (auto* config = dynamic_cast<google::protobuf::Struct*>(&inner)) {
       fill_struct(*config, node, path, 0);
     } else {
@@ -142,13 +160,16 @@ void Reader::fill_value(Message& message, const FieldDescriptor& field, const YA
   }
 }
 
-void Reader::fill_struct(google::protobuf::Struct& into, const YAML::Node& node, const std::string& path, int depth) {
-  for_each_entry(node, path, [&](const YAML::Node&, const std::string& key, const YAML::Node& value) {
-    fill_any((*into.mutable_fields())[key], value, joined(path, key), depth + 1);
-  });
+void Reader::fill_struct(google::protobuf::Struct& into, const YAML::Node& node,
+                         const std::string& path, int depth) {
+  for_each_entry(node, path,
+                 [&](const YAML::Node&, const std::string& key, const YAML::Node& value) {
+                   fill_any((*into.mutable_fields())[key], value, joined(path, key), depth + 1);
+                 });
 }
 
-void Reader::fill_any(google::protobuf::Value& into, const YAML::Node& node, const std::string& path, int depth) {
+void Reader::fill_any(google::protobuf::Value& into, const YAML::Node& node,
+                      const std::string& path, int depth) {
   if (depth > kMaxDepth) refuse(node, path, "is nested too deeply");
   enter(node, path);
   if (node.IsMap()) {
@@ -187,24 +208,30 @@ void Reader::fill_scalar(google::protobuf::Value& into, const YAML::Node& node) 
 
 void Reader::read(const YAML::Node& root) {
   if (root.IsMap() && !root["kind"]) refuse(root, "kind", "is missing; accepted: Chain");
-  for_each_entry(root, "", [&](const YAML::Node& key_node, const std::string& key, const YAML::Node& value) {
-    if (key == "apiVersion") {
-      if (text(value, key) != "flowkeep.v1") refuse(value, key, "is " + kind_of(value) + "; accepted: flowkeep.v1");
-    } else if (key == "kind") {
-      if (text(value, key) != "Chain") refuse(value, key, "is " + kind_of(value) + "; accepted: Chain");
-    } else if (key == "metadata") {
-      for_each_entry(value, key, [&](const YAML::Node& inner_key, const std::string& name, const YAML::Node& inner) {
-        if (name != "name") refuse(inner_key, "metadata." + name, "unknown field; accepted: name");
-        document_.chain.set_name(text(inner, "metadata.name"));
-        enter(inner, "name");
+  for_each_entry(
+      root, "", [&](const YAML::Node& key_node, const std::string& key, const YAML::Node& value) {
+        if (key == "apiVersion") {
+          if (text(value, key) != "flowkeep.v1")
+            refuse(value, key, "is " + kind_of(value) + "; accepted: flowkeep.v1");
+        } else if (key == "kind") {
+          if (text(value, key) != "Chain")
+            refuse(value, key, "is " + kind_of(value) + "; accepted: Chain");
+        } else if (key == "metadata") {
+          for_each_entry(
+              value, key,
+              [&](const YAML::Node& inner_key, const std::string& name, const YAML::Node& inner) {
+                if (name != "name")
+                  refuse(inner_key, "metadata." + name, "unknown field; accepted: name");
+                document_.chain.set_name(text(inner, "metadata.name"));
+                enter(inner, "name");
+              });
+        } else if (key == "spec") {
+          enter(value, key);
+          fill_message(*document_.chain.mutable_spec(), value, key);
+        } else {
+          refuse(key_node, key, "unknown field; accepted: apiVersion, kind, metadata, spec");
+        }
       });
-    } else if (key == "spec") {
-      enter(value, key);
-      fill_message(*document_.chain.mutable_spec(), value, key);
-    } else {
-      refuse(key_node, key, "unknown field; accepted: apiVersion, kind, metadata, spec");
-    }
-  });
   if (document_.chain.name().empty()) refuse(root, "metadata.name", "is missing");
   if (!document_.chain.has_spec()) refuse(root, "spec", "is missing");
 }
@@ -234,8 +261,11 @@ Result<std::vector<ChainDocument>> parse_chains(const std::string& text, const s
     }
   } catch (const Refusal& refusal) {
     return refusal.error;
+  } catch (const YAML::DeepRecursion& exception) {
+    return invalid(file + ":" + std::to_string(exception.mark.line + 1), "is nested too deeply");
   } catch (const YAML::Exception& exception) {
-    return invalid(file + ":" + std::to_string(exception.mark.line + 1), "is not YAML: " + exception.msg);
+    return invalid(file + ":" + std::to_string(exception.mark.line + 1),
+                   "is not YAML: " + exception.msg);
   }
   if (documents.empty()) return invalid(file, "holds no document");
   return documents;

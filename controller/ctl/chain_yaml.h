@@ -1,6 +1,6 @@
-// Chains from YAML. Strict: an unknown, repeated or ill-typed field is an error that names the file, the
-// line and the path. What is inside a function's config is taken as it is; the controller judges it, and
-// ChainDocument::place() finds the line for the path that it complains of.
+// Chains from YAML. Strict: an unknown, repeated or ill-typed field is an error that names the
+// file, the line and the path. What is inside a function's config is taken as it is; the controller
+// judges it, and ChainDocument::place() finds the line for the path that it complains of.
 #pragma once
 
 #include <map>
@@ -13,11 +13,13 @@
 namespace flowkeep {
 
 struct ChainDocument {
-  v1::Chain chain;                   // name and spec
+  v1::Chain chain;  // name and spec
   std::string file;
-  std::map<std::string, int> lines;  // path -> line, from 1: "spec.functions[0].config.rules[2].source"
+  std::map<std::string, int>
+      lines;  // path -> line, from 1: "spec.functions[0].config.rules[2].source"
 
-  // "edge.yaml:12: " for the field at the start of the text "path: what is wrong", or for the nearest one above it.
+  // "edge.yaml:12: " for the field at the start of the text "path: what is wrong", or for the
+  // nearest one above it.
   std::string place(const std::string& error_text) const;
 };
 

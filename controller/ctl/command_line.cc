@@ -16,12 +16,12 @@ struct Option {
   Value value;
 };
 constexpr std::array kOptions = {
-    Option{"--controller", Option::Value::kText},   Option{"--output", Option::Value::kText},
-    Option{"--timeout", Option::Value::kSeconds},   Option{"--help", Option::Value::kNone},
-    Option{"--file", Option::Value::kText},         Option{"--once", Option::Value::kNone},
-    Option{"--interval", Option::Value::kSeconds},  Option{"--filter", Option::Value::kText},
-    Option{"--limit", Option::Value::kNumber},      Option{"--chain", Option::Value::kText},
-    Option{"--node", Option::Value::kText},         Option{"--count", Option::Value::kNumber},
+    Option{"--controller", Option::Value::kText},    Option{"--output", Option::Value::kText},
+    Option{"--timeout", Option::Value::kSeconds},    Option{"--help", Option::Value::kNone},
+    Option{"--file", Option::Value::kText},          Option{"--once", Option::Value::kNone},
+    Option{"--interval", Option::Value::kSeconds},   Option{"--filter", Option::Value::kText},
+    Option{"--limit", Option::Value::kNumber},       Option{"--chain", Option::Value::kText},
+    Option{"--node", Option::Value::kText},          Option{"--count", Option::Value::kNumber},
     Option{"--interval-ms", Option::Value::kNumber}, Option{"--json", Option::Value::kText},
     Option{"--watch", Option::Value::kNone},
 };
@@ -41,9 +41,17 @@ const std::array<Command, 11>& commands() {
       {"describe", 2, 2, {}, "describe chain|node NAME"},
       {"delete", 0, 2, {"--file"}, "delete chain NAME, or delete -f FILE"},
       {"top", 0, 0, {"--once", "--interval", "--chain", "--node"}, "top [--once] [--interval S]"},
-      {"flows", 0, 1, {"--filter", "--limit", "--chain"}, "flows [CHAIN] [--filter EXPR] [--limit N]"},
+      {"flows",
+       0,
+       1,
+       {"--filter", "--limit", "--chain"},
+       "flows [CHAIN] [--filter EXPR] [--limit N]"},
       {"stats", 0, 1, {"--chain", "--node"}, "stats [CHAIN]"},
-      {"drill", 1, 1, {"--chain", "--node", "--count", "--interval-ms", "--json"}, "drill kill-worker|hang-worker|kill-node [options]"},
+      {"drill",
+       1,
+       1,
+       {"--chain", "--node", "--count", "--interval-ms", "--json"},
+       "drill kill-worker|hang-worker|kill-node [options]"},
       {"events", 0, 0, {"--watch", "--limit", "--chain"}, "events [--watch] [--limit N]"},
       {"version", 0, 0, {}, "version"},
       {"help", 0, 1, {}, "help"},
@@ -51,7 +59,9 @@ const std::array<Command, 11>& commands() {
   return kCommands;
 }
 
-Error usage(const std::string& message) { return invalid("", message + "; see flowkeepctl help"); }
+Error usage(const std::string& message) {
+  return invalid("", message + "; see flowkeepctl help");
+}
 
 template <typename Number>
 bool is_number(const std::string& text, Number& number) {
@@ -74,7 +84,8 @@ Result<void> check_value(const Option& option, const std::string& value) {
   }
   if (option.value == Option::Value::kSeconds &&
       !(is_number(value, seconds) && seconds >= 0.05 && seconds <= 86'400)) {
-    return usage(std::string(option.name) + ": \"" + value + "\" is not accepted; accepted: seconds, 0.05 to 86400");
+    return usage(std::string(option.name) + ": \"" + value +
+                 "\" is not accepted; accepted: seconds, 0.05 to 86400");
   }
   return {};
 }
@@ -96,7 +107,8 @@ Result<CommandLine> CommandLine::parse(const std::vector<std::string>& arguments
     }
     const size_t equals = argument.starts_with("--") ? argument.find('=') : std::string::npos;
     const std::string name = long_name(argument.substr(0, equals));
-    const auto* option = std::find_if(kOptions.begin(), kOptions.end(), [&](const Option& o) { return name == o.name; });
+    const auto* option = std::find_if(kOptions.begin(), kOptions.end(),
+                                      [&](const Option& o) { return name == o.name; });
     if (option == kOptions.end()) return usage("unknown option " + name);
     std::string value;
     if (option->value == Option::Value::kNone) {
@@ -123,7 +135,8 @@ Result<CommandLine> CommandLine::parse(const std::vector<std::string>& arguments
 Result<void> CommandLine::check() const {
   if (command_.empty()) return usage("no command was given");
   const auto& known = commands();
-  const auto* command = std::find_if(known.begin(), known.end(), [&](const Command& c) { return command_ == c.name; });
+  const auto* command = std::find_if(known.begin(), known.end(),
+                                     [&](const Command& c) { return command_ == c.name; });
   if (command == known.end()) return usage("unknown command \"" + command_ + "\"");
   if (command_ == "help") return {};
   if (words_.size() < command->min_words || words_.size() > command->max_words) {

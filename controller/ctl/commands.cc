@@ -16,14 +16,18 @@ namespace {
 
 constexpr size_t kMaxFileBytes = 4'000'000;
 
-double now_s() { return Clock().unix_s(); }
+double now_s() {
+  return Clock().unix_s();
+}
 
 template <typename T>
 std::string text(T number) {
   return std::to_string(number);
 }
 
-std::string or_dash(const std::string& value) { return value.empty() ? "-" : value; }
+std::string or_dash(const std::string& value) {
+  return value.empty() ? "-" : value;
+}
 
 template <typename Range>
 std::string joined(const Range& range) {
@@ -49,11 +53,14 @@ int usage_failure(const Session& session, const std::string& message) {
   return kExitUsage;
 }
 
-void warn_unreachable(const Session& session, const google::protobuf::RepeatedPtrField<std::string>& nodes) {
-  for (const std::string& node : nodes) session.err << "flowkeepctl: node " << node << " is away; not shown\n";
+void warn_unreachable(const Session& session,
+                      const google::protobuf::RepeatedPtrField<std::string>& nodes) {
+  for (const std::string& node : nodes)
+    session.err << "flowkeepctl: node " << node << " is away; not shown\n";
 }
 
-// ---- apply, delete ----------------------------------------------------------------------------------
+// ---- apply, delete
+// ----------------------------------------------------------------------------------
 
 Result<std::string> read_file(const Session& session, const std::string& name) {
   std::ostringstream content;
@@ -66,7 +73,8 @@ Result<std::string> read_file(const Session& session, const std::string& name) {
     if (file.bad()) return invalid(name, "cannot be read");
   }
   if (content.str().size() > kMaxFileBytes) {
-    return invalid(name, "is larger than the " + std::to_string(kMaxFileBytes) + " bytes that are accepted");
+    return invalid(
+        name, "is larger than the " + std::to_string(kMaxFileBytes) + " bytes that are accepted");
   }
   return content.str();
 }
@@ -80,16 +88,19 @@ Result<std::vector<ChainDocument>> read_chains(const Session& session) {
 
 const char* outcome_text(v1::ApplyChainResponse::Outcome outcome) {
   switch (outcome) {
-    case v1::ApplyChainResponse::CREATED: return "created";
-    case v1::ApplyChainResponse::CONFIGURED: return "configured";
-    default: return "unchanged";
+    case v1::ApplyChainResponse::CREATED:
+      return "created";
+    case v1::ApplyChainResponse::CONFIGURED:
+      return "configured";
+    default:
+      return "unchanged";
   }
 }
 
 void print_applied(const Session& session, const v1::ApplyChainResponse& response) {
   const v1::Chain& chain = response.chain();
-  session.out << "chain/" << chain.name() << ' ' << outcome_text(response.outcome()) << " (revision "
-              << chain.revision() << ")";
+  session.out << "chain/" << chain.name() << ' ' << outcome_text(response.outcome())
+              << " (revision " << chain.revision() << ")";
   if (!chain.status().ready()) {
     session.out << "; " << chain.status().phase();
     if (!chain.status().message().empty()) session.out << ": " << chain.status().message();
@@ -105,7 +116,8 @@ int run_apply(const Session& session) {
     const auto response = session.connection.apply(document.chain);
     if (!response) {
       Error error = response.error();
-      if (error.kind == Error::Kind::kInvalid) error.message = document.place(error.message) + error.message;
+      if (error.kind == Error::Kind::kInvalid)
+        error.message = document.place(error.message) + error.message;
       return report_failure(session.err, error);
     }
     if (session.line.json()) {
@@ -132,7 +144,8 @@ int delete_one(const Session& session, const std::string& name) {
 
 int run_delete(const Session& session) {
   if (session.line.has("--file")) {
-    if (!session.line.word(0).empty()) return usage_failure(session, "delete takes a chain's name or -f FILE");
+    if (!session.line.word(0).empty())
+      return usage_failure(session, "delete takes a chain's name or -f FILE");
     const auto documents = read_chains(session);
     if (!documents) return report_failure(session.err, documents.error());
     int code = kExitOk;
@@ -148,14 +161,16 @@ int run_delete(const Session& session) {
   return delete_one(session, session.line.word(1));
 }
 
-// ---- get --------------------------------------------------------------------------------------------
+// ---- get
+// --------------------------------------------------------------------------------------------
 
 void print_chains(std::ostream& out, const std::vector<v1::Chain>& chains) {
   if (chains.empty()) {
     out << "No chains. Deploy one with: flowkeepctl apply -f FILE\n";
     return;
   }
-  Table table({"NAME", "NODE", ">REVISION", "PHASE", "FUNCTIONS", ">WORKERS", ">FLOWS", ">FORWARDED", ">DROPPED", "AGE"});
+  Table table({"NAME", "NODE", ">REVISION", "PHASE", "FUNCTIONS", ">WORKERS", ">FLOWS",
+               ">FORWARDED", ">DROPPED", "AGE"});
   for (const v1::Chain& chain : chains) {
     const v1::ChainStatus& status = chain.status();
     table.add({chain.name(), chain.spec().node(), text(chain.revision()), status.phase(),
@@ -202,8 +217,9 @@ void print_nodes(std::ostream& out, const std::vector<v1::Node>& nodes) {
     const bool known = node.has_status();
     table.add({node.name(), node.alive() ? "alive" : "away", or_dash(node.medium()),
                known ? bytes_text(status.pool_bytes()) : "-",
-               known ? text(status.pool_pages_free()) + "/" + text(status.pool_pages()) : "-", joined(ports),
-               joined(node.chains()), node.alive() ? age_text(node.started_at_s(), now_s()) : "-",
+               known ? text(status.pool_pages_free()) + "/" + text(status.pool_pages()) : "-",
+               joined(ports), joined(node.chains()),
+               node.alive() ? age_text(node.started_at_s(), now_s()) : "-",
                age_text(node.registered_at_s(), now_s())});
   }
   table.print(out);
@@ -237,7 +253,8 @@ int get_nodes(const Session& session) {
 
 int get_workers(const Session& session) {
   v1::ListWorkersRequest request;
-  request.set_chain(session.line.word(1).empty() ? session.line.value("--chain") : session.line.word(1));
+  request.set_chain(session.line.word(1).empty() ? session.line.value("--chain")
+                                                 : session.line.word(1));
   request.set_node(session.line.value("--node"));
   const auto listed = session.connection.workers(request);
   if (!listed) return report_failure(session.err, listed.error());
@@ -245,11 +262,13 @@ int get_workers(const Session& session) {
     print_json(session.out, *listed);
     return kExitOk;
   }
-  Table table({">PID", "NODE", "CHAIN", ">REVISION", "SLOT", "STATE", ">PACKETS", ">BURSTS", ">COMMITS", ">QUEUE"});
+  Table table({">PID", "NODE", "CHAIN", ">REVISION", "SLOT", "STATE", ">PACKETS", ">BURSTS",
+               ">COMMITS", ">QUEUE"});
   for (const v1::Worker& worker : listed->workers()) {
     table.add({text(worker.pid()), worker.node(), worker.chain(), text(worker.revision()),
-               worker.slot() < 0 ? "standby" : text(worker.slot()), worker.state(), text(worker.packets()),
-               text(worker.bursts()), text(worker.commits()), text(worker.queue())});
+               worker.slot() < 0 ? "standby" : text(worker.slot()), worker.state(),
+               text(worker.packets()), text(worker.bursts()), text(worker.commits()),
+               text(worker.queue())});
   }
   if (table.empty()) {
     session.out << "No workers.\n";
@@ -280,8 +299,8 @@ int get_events(const Session& session, const std::string& chain) {
   }
   Table table({"AGE", "KIND", "NODE", "CHAIN", "MESSAGE"});
   for (const v1::Event& event : listed->events()) {
-    table.add({age_text(event.at_s(), now_s()), event.kind(), or_dash(event.node()), or_dash(event.chain()),
-               event.message()});
+    table.add({age_text(event.at_s(), now_s()), event.kind(), or_dash(event.node()),
+               or_dash(event.chain()), event.message()});
   }
   if (table.empty()) {
     session.out << "No events.\n";
@@ -297,9 +316,11 @@ int run_get(const Session& session) {
   if (kind == "nodes" || kind == "node") return get_nodes(session);
   if (kind == "workers" || kind == "worker") return get_workers(session);
   if (kind == "events" || kind == "event") {
-    return get_events(session, session.line.word(1).empty() ? session.line.value("--chain") : session.line.word(1));
+    return get_events(session, session.line.word(1).empty() ? session.line.value("--chain")
+                                                            : session.line.word(1));
   }
-  return usage_failure(session, "there are no \"" + kind + "\"; accepted: chains, nodes, workers, events");
+  return usage_failure(session,
+                       "there are no \"" + kind + "\"; accepted: chains, nodes, workers, events");
 }
 
 int run_events(const Session& session) {
@@ -317,7 +338,8 @@ int run_events(const Session& session) {
   return report_failure(session.err, ended);
 }
 
-// ---- describe ---------------------------------------------------------------------------------------
+// ---- describe
+// ---------------------------------------------------------------------------------------
 
 // "  name:        value" lines.
 class Facts {
@@ -325,7 +347,8 @@ class Facts {
   explicit Facts(std::ostream& out) : out_(out) {}
   void add(const std::string& name, const std::string& value) {
     constexpr size_t kWidth = 20;
-    out_ << name << ':' << std::string(kWidth > name.size() ? kWidth - name.size() : 1, ' ') << or_dash(value) << '\n';
+    out_ << name << ':' << std::string(kWidth > name.size() ? kWidth - name.size() : 1, ' ')
+         << or_dash(value) << '\n';
   }
   void add_drops(const google::protobuf::Map<std::string, uint64_t>& drops) {
     add("Dropped", text(total(drops)) + " packets");
@@ -345,17 +368,20 @@ void describe_chain(std::ostream& out, const v1::Chain& chain) {
   facts.add("Name", chain.name());
   facts.add("Node", chain.spec().node());
   facts.add("Phase", status.phase() + (status.message().empty() ? "" : ": " + status.message()));
-  facts.add("Revision", text(chain.revision()) + ", the node runs " +
-                            (status.running_revision() == 0 ? "none" : text(status.running_revision())));
+  facts.add("Revision",
+            text(chain.revision()) + ", the node runs " +
+                (status.running_revision() == 0 ? "none" : text(status.running_revision())));
   facts.add("Created", time_text(chain.created_at_s()));
   facts.add("Updated", time_text(chain.updated_at_s()));
   facts.add("Ports", chain.spec().inside() + " (inside), " + chain.spec().outside() + " (outside)");
   facts.add("Workers", text(chain.spec().workers()));
   facts.add("Buckets", text(chain.spec().buckets()));
   facts.add("Flows", text(status.flows()) + " open, " + text(status.opened_flows()) + " opened");
-  facts.add("Forwarded", text(status.forwarded_packets()) + " packets, " + bytes_text(status.forwarded_bytes()));
+  facts.add("Forwarded",
+            text(status.forwarded_packets()) + " packets, " + bytes_text(status.forwarded_bytes()));
   facts.add_drops(status.drops());
-  facts.add("Worker deaths", text(status.worker_deaths()) + ", failovers " + text(status.failovers()));
+  facts.add("Worker deaths",
+            text(status.worker_deaths()) + ", failovers " + text(status.failovers()));
   for (const v1::Function& function : chain.spec().functions()) {
     out << "Function " << function.type() << ":\n";
     print_json(out, function.config());
@@ -372,23 +398,28 @@ void describe_node(std::ostream& out, const v1::Node& node) {
   facts.add("Version", node.version());
   facts.add("Started", node.started_at_s() > 0 ? time_text(node.started_at_s()) : "");
   facts.add("Registered", time_text(node.registered_at_s()));
-  facts.add("Last heartbeat", age_text(node.last_heartbeat_s(), now_s()) + (node.last_heartbeat_s() > 0 ? " ago" : ""));
-  facts.add("Medium", node.medium() + (node.medium_survives().empty() ? "" : ": survives " + node.medium_survives()));
+  facts.add("Last heartbeat", age_text(node.last_heartbeat_s(), now_s()) +
+                                  (node.last_heartbeat_s() > 0 ? " ago" : ""));
+  facts.add("Medium",
+            node.medium() +
+                (node.medium_survives().empty() ? "" : ": survives " + node.medium_survives()));
   facts.add("Chains", joined(node.chains()));
   if (node.has_status()) {
     facts.add("Persistence", status.emulated() ? "flushes are emulated" : "as the medium gives it");
     facts.add("Packet memory", status.packet_memory());
-    facts.add("Pool", bytes_text(status.pool_bytes()) + ", " + text(status.pool_pages_free()) + " of " +
-                          text(status.pool_pages()) + " pages free");
-    facts.add("Packets", text(status.packets_free()) + " of " + text(status.packets_total()) + " free");
-    facts.add("Processes", "supervisor " + text(status.supervisor_pid()) + ", switch " + text(status.switch_pid()) +
-                               " (" + text(status.switch_restarts()) + " restarts), " +
-                               text(status.workers_size()) + " workers");
+    facts.add("Pool", bytes_text(status.pool_bytes()) + ", " + text(status.pool_pages_free()) +
+                          " of " + text(status.pool_pages()) + " pages free");
+    facts.add("Packets",
+              text(status.packets_free()) + " of " + text(status.packets_total()) + " free");
+    facts.add("Processes", "supervisor " + text(status.supervisor_pid()) + ", switch " +
+                               text(status.switch_pid()) + " (" + text(status.switch_restarts()) +
+                               " restarts), " + text(status.workers_size()) + " workers");
   }
   out << "Ports:\n";
   Table table({"NAME", "ROLE", "DEVICE", "ADDRESSES"});
   for (const v1::Port& port : node.ports()) {
-    table.add({port.name(), or_dash(port.role()), or_dash(port.device()), joined(port.addresses())});
+    table.add(
+        {port.name(), or_dash(port.role()), or_dash(port.device()), joined(port.addresses())});
   }
   table.print(out);
 }
@@ -410,11 +441,13 @@ int run_describe(const Session& session) {
   return usage_failure(session, "cannot describe \"" + kind + "\"; accepted: chain, node");
 }
 
-// ---- flows, stats -----------------------------------------------------------------------------------
+// ---- flows, stats
+// -----------------------------------------------------------------------------------
 
 int run_flows(const Session& session) {
   v1::ListFlowsRequest request;
-  request.set_chain(session.line.word(0).empty() ? session.line.value("--chain") : session.line.word(0));
+  request.set_chain(session.line.word(0).empty() ? session.line.value("--chain")
+                                                 : session.line.word(0));
   request.set_filter(session.line.value("--filter"));
   request.set_limit(session.line.number("--limit", 0));
   const auto listed = session.connection.flows(request);
@@ -423,10 +456,11 @@ int run_flows(const Session& session) {
     print_json(session.out, *listed);
     return kExitOk;
   }
-  Table table({"PROTOCOL", "INSIDE", "DESTINATION", "EXTERNAL", "PHASE", ">BUCKET", ">REVISION", "AGE", "IDLE"});
+  Table table({"PROTOCOL", "INSIDE", "DESTINATION", "EXTERNAL", "PHASE", ">BUCKET", ">REVISION",
+               "AGE", "IDLE"});
   for (const v1::Flow& flow : listed->flows()) {
-    table.add({flow.protocol(), flow.inside_source(), flow.destination(), flow.external(), flow.phase(),
-               text(flow.bucket()), text(flow.revision()),
+    table.add({flow.protocol(), flow.inside_source(), flow.destination(), flow.external(),
+               flow.phase(), text(flow.bucket()), text(flow.revision()),
                age_text(static_cast<double>(flow.opened_at_s()), now_s()),
                age_text(static_cast<double>(flow.last_seen_s()), now_s())});
   }
@@ -435,7 +469,8 @@ int run_flows(const Session& session) {
   } else {
     table.print(session.out);
   }
-  if (listed->truncated()) session.err << "flowkeepctl: there are more flows; see --limit and --filter\n";
+  if (listed->truncated())
+    session.err << "flowkeepctl: there are more flows; see --limit and --filter\n";
   return kExitOk;
 }
 
@@ -452,30 +487,37 @@ void print_drops(std::ostream& out, const std::string& title,
 }
 
 void print_node_statistics(std::ostream& out, const v1::NodeStatus& node) {
-  out << "NODE " << node.name() << "   pool pages free " << node.pool_pages_free() << '/' << node.pool_pages()
-      << "   packets free " << node.packets_free() << '/' << node.packets_total() << "   switch restarts "
-      << node.switch_restarts() << "\n\n";
-  Table chains({"CHAIN", ">REVISION", "STATE", ">FLOWS", ">OPENED", ">PACKETS", ">BYTES", ">DROPPED", ">DEATHS", ">FAILOVERS"});
+  out << "NODE " << node.name() << "   pool pages free " << node.pool_pages_free() << '/'
+      << node.pool_pages() << "   packets free " << node.packets_free() << '/'
+      << node.packets_total() << "   switch restarts " << node.switch_restarts() << "\n\n";
+  Table chains({"CHAIN", ">REVISION", "STATE", ">FLOWS", ">OPENED", ">PACKETS", ">BYTES",
+                ">DROPPED", ">DEATHS", ">FAILOVERS"});
   for (const v1::ChainCounters& chain : node.chains()) {
-    chains.add({chain.chain(), text(chain.revision()), chain.state(), text(chain.flows()), text(chain.opened_flows()),
-                text(chain.forwarded_packets()), text(chain.forwarded_bytes()), text(total(chain.drops())),
+    chains.add({chain.chain(), text(chain.revision()), chain.state(), text(chain.flows()),
+                text(chain.opened_flows()), text(chain.forwarded_packets()),
+                text(chain.forwarded_bytes()), text(total(chain.drops())),
                 text(chain.worker_deaths()), text(chain.failovers())});
   }
   chains.print(out);
   out << '\n';
-  Table ports({"PORT", "ROLE", "LINK", ">RX-PACKETS", ">RX-BYTES", ">TX-PACKETS", ">TX-BYTES", ">DROPPED"});
+  Table ports(
+      {"PORT", "ROLE", "LINK", ">RX-PACKETS", ">RX-BYTES", ">TX-PACKETS", ">TX-BYTES", ">DROPPED"});
   for (const v1::PortStatus& port : node.ports()) {
-    ports.add({port.name(), or_dash(port.role()), port.link_up() ? "up" : "down", text(port.rx_packets()),
-               text(port.rx_bytes()), text(port.tx_packets()), text(port.tx_bytes()), text(total(port.drops()))});
+    ports.add({port.name(), or_dash(port.role()), port.link_up() ? "up" : "down",
+               text(port.rx_packets()), text(port.rx_bytes()), text(port.tx_packets()),
+               text(port.tx_bytes()), text(total(port.drops()))});
   }
   ports.print(out);
-  for (const v1::ChainCounters& chain : node.chains()) print_drops(out, "DROPPED BY CHAIN " + chain.chain(), chain.drops());
-  for (const v1::PortStatus& port : node.ports()) print_drops(out, "DROPPED AT PORT " + port.name(), port.drops());
+  for (const v1::ChainCounters& chain : node.chains())
+    print_drops(out, "DROPPED BY CHAIN " + chain.chain(), chain.drops());
+  for (const v1::PortStatus& port : node.ports())
+    print_drops(out, "DROPPED AT PORT " + port.name(), port.drops());
 }
 
 int run_stats(const Session& session) {
   v1::GetStatisticsRequest request;
-  request.set_chain(session.line.word(0).empty() ? session.line.value("--chain") : session.line.word(0));
+  request.set_chain(session.line.word(0).empty() ? session.line.value("--chain")
+                                                 : session.line.word(0));
   request.set_node(session.line.value("--node"));
   const auto statistics = session.connection.statistics(request);
   if (!statistics) return report_failure(session.err, statistics.error());
@@ -500,10 +542,14 @@ int report_failure(std::ostream& err, const Error& error) {
   err << "flowkeepctl: " << error.text() << '\n';
   switch (error.kind) {
     case Error::Kind::kInvalid:
-    case Error::Kind::kExists: return kExitRefused;
-    case Error::Kind::kNotFound: return kExitNotFound;
-    case Error::Kind::kUnavailable: return kExitUnreachable;
-    case Error::Kind::kInternal: break;
+    case Error::Kind::kExists:
+      return kExitRefused;
+    case Error::Kind::kNotFound:
+      return kExitNotFound;
+    case Error::Kind::kUnavailable:
+      return kExitUnreachable;
+    case Error::Kind::kInternal:
+      break;
   }
   return kExitFailed;
 }
@@ -518,8 +564,9 @@ void print_json(std::ostream& out, const google::protobuf::Message& message) {
   out << json;
 }
 
-int run_flowkeepctl(const std::vector<std::string>& arguments, const std::string& environment_controller,
-                    std::istream& in, std::ostream& out, std::ostream& err) {
+int run_flowkeepctl(const std::vector<std::string>& arguments,
+                    const std::string& environment_controller, std::istream& in, std::ostream& out,
+                    std::ostream& err) {
   const auto line = CommandLine::parse(arguments, environment_controller);
   if (!line) {
     err << "flowkeepctl: " << line.error().text() << '\n';

@@ -1,4 +1,5 @@
-// What flowkeepctl does for each command. Everything goes through the streams, so tests can read it.
+// What flowkeepctl does for each command. Everything goes through the streams, so tests can read
+// it.
 #pragma once
 
 #include <istream>
@@ -20,8 +21,9 @@ struct Session {
 };
 
 // The whole program: returns its exit code.
-int run_flowkeepctl(const std::vector<std::string>& arguments, const std::string& environment_controller,
-                    std::istream& in, std::ostream& out, std::ostream& err);
+int run_flowkeepctl(const std::vector<std::string>& arguments,
+                    const std::string& environment_controller, std::istream& in, std::ostream& out,
+                    std::ostream& err);
 
 // Prints the error; returns the exit code for it.
 int report_failure(std::ostream& err, const Error& error);

@@ -12,8 +12,9 @@ struct Connection::Channel {
   std::shared_ptr<grpc::Channel> channel;
 
   Error unreachable(const std::string& why) const {
-    return unavailable("", "controller at " + address + " cannot be reached (" + why +
-                               "); start it with ./flowkeep up; the dataplane keeps running without it");
+    return unavailable(
+        "", "controller at " + address + " cannot be reached (" + why +
+                "); start it with ./flowkeep up; the dataplane keeps running without it");
   }
 
   Error error(const grpc::Status& status) const {
@@ -26,9 +27,11 @@ struct Connection::Channel {
       case grpc::NOT_FOUND:
         return {Error::Kind::kNotFound, "", text};
       case grpc::UNAVAILABLE:
-        return unreachable(text.find("Connection refused") != std::string::npos ? "connection refused" : text);
+        return unreachable(
+            text.find("Connection refused") != std::string::npos ? "connection refused" : text);
       case grpc::DEADLINE_EXCEEDED: {
-        const std::string waited = "no answer within " + std::to_string(timeout.count() / 1'000) + " s";
+        const std::string waited =
+            "no answer within " + std::to_string(timeout.count() / 1'000) + " s";
         if (channel->GetState(false) != GRPC_CHANNEL_READY) return unreachable(waited);
         return internal_error("", "controller at " + address + ": " + waited + "; see --timeout");
       }
@@ -38,7 +41,8 @@ struct Connection::Channel {
   }
 
   template <typename Service, typename Request, typename Response>
-  Result<Response> call(grpc::Status (Service::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+  Result<Response> call(grpc::Status (Service::Stub::*method)(grpc::ClientContext*, const Request&,
+                                                              Response*),
                         const Request& request) const {
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + timeout);
@@ -50,13 +54,15 @@ struct Connection::Channel {
   }
 };
 
-Connection::Connection(const std::string& address, std::chrono::milliseconds timeout) : channel_(new Channel) {
+Connection::Connection(const std::string& address, std::chrono::milliseconds timeout)
+    : channel_(new Channel) {
   channel_->address = address;
   channel_->timeout = timeout;
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetMaxReceiveMessageSize(-1);  // a million flows
-  channel_->channel = grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  channel_->channel =
+      grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
 }
 
 Connection::~Connection() = default;

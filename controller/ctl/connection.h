@@ -1,7 +1,8 @@
 // Connection: the command line's calls to a controller.
 //
 // Errors: kUnavailable means that no controller answers, and says what to do; kInvalid covers every
-// refusal (INVALID_ARGUMENT, FAILED_PRECONDITION, ALREADY_EXISTS), kNotFound is NOT_FOUND, kInternal the rest.
+// refusal (INVALID_ARGUMENT, FAILED_PRECONDITION, ALREADY_EXISTS), kNotFound is NOT_FOUND,
+// kInternal the rest.
 #pragma once
 
 #include <chrono>
@@ -33,7 +34,8 @@ class Connection {
   Result<v1::DrillReport> drill(const v1::RunDrillRequest& request);
   Result<v1::ListEventsResponse> events(const v1::ListEventsRequest& request);
   // Until the controller ends the stream; always an error. No timeout.
-  Error watch_events(const v1::WatchEventsRequest& request, const std::function<void(const v1::Event&)>& on_event);
+  Error watch_events(const v1::WatchEventsRequest& request,
+                     const std::function<void(const v1::Event&)>& on_event);
 
  private:
   struct Channel;

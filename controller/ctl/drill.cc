@@ -15,38 +15,45 @@ std::string percentiles(double p50, double p99) {
 
 void print_fact(std::ostream& out, const std::string& name, const std::string& value) {
   constexpr size_t kWidth = 26;
-  out << "  " << name << std::string(kWidth > name.size() ? kWidth - name.size() : 1, ' ') << value << '\n';
+  out << "  " << name << std::string(kWidth > name.size() ? kWidth - name.size() : 1, ' ') << value
+      << '\n';
 }
 
 void print_injections(std::ostream& out, const v1::DrillReport& report) {
   constexpr int kShown = 20;
   if (report.injections().empty()) return;
   out << '\n';
-  Table table({">VICTIM", ">REPLACEMENT", ">DETECTED", ">TAKEN-OVER", ">FIRST-PACKET", ">WAITED", "BURST"});
+  Table table(
+      {">VICTIM", ">REPLACEMENT", ">DETECTED", ">TAKEN-OVER", ">FIRST-PACKET", ">WAITED", "BURST"});
   for (int i = 0; i < std::min(kShown, report.injections_size()); ++i) {
     const v1::DrillInjection& injection = report.injections(i);
     table.add({std::to_string(injection.victim_pid()), std::to_string(injection.replacement_pid()),
                microseconds_text(injection.detect_us()), microseconds_text(injection.takeover_us()),
-               microseconds_text(injection.first_packet_us()), std::to_string(injection.inbox_packets()),
+               microseconds_text(injection.first_packet_us()),
+               std::to_string(injection.inbox_packets()),
                injection.burst_redone() ? "redone" : "-"});
   }
   table.print(out);
-  if (report.injections_size() > kShown) out << "  and " << report.injections_size() - kShown << " more\n";
+  if (report.injections_size() > kShown)
+    out << "  and " << report.injections_size() - kShown << " more\n";
 }
 
 void print_report(std::ostream& out, const v1::DrillReport& report) {
   const bool is_node = report.kind() == "kill-node";
-  out << "Drill " << report.kind() << (report.chain().empty() ? "" : " on chain " + report.chain()) << '\n';
+  out << "Drill " << report.kind() << (report.chain().empty() ? "" : " on chain " + report.chain())
+      << '\n';
   print_fact(out, "what failed", report.what_failed());
   print_fact(out, "injections", std::to_string(report.injections_size()));
   print_fact(out, "detected after", percentiles(report.detect_us_p50(), report.detect_us_p99()));
-  print_fact(out, "first packet after", percentiles(report.first_packet_us_p50(), report.first_packet_us_p99()));
+  print_fact(out, "first packet after",
+             percentiles(report.first_packet_us_p50(), report.first_packet_us_p99()));
   if (is_node && !report.injections().empty()) {
     print_fact(out, "node back after", microseconds_text(report.injections(0).takeover_us()));
   }
   if (!is_node) print_fact(out, "packets lost", std::to_string(report.packets_lost()));
   print_fact(out, "flows",
-             std::to_string(report.flows_resumed()) + " of " + std::to_string(report.flows_before()) + " resumed");
+             std::to_string(report.flows_resumed()) + " of " +
+                 std::to_string(report.flows_before()) + " resumed");
   print_fact(out, "state", report.state_verified() ? "verified" : "NOT VERIFIED");
   print_injections(out, report);
   out << '\n';
@@ -55,8 +62,8 @@ void print_report(std::ostream& out, const v1::DrillReport& report) {
     const auto number = [](double value) {
       return number_text(value, value == static_cast<double>(static_cast<int64_t>(value)) ? 0 : 3);
     };
-    checks.add({check.name(), check.ok() ? "ok" : "FAILED", number(check.measured()), number(check.required()),
-                check.unit()});
+    checks.add({check.name(), check.ok() ? "ok" : "FAILED", number(check.measured()),
+                number(check.required()), check.unit()});
   }
   checks.print(out);
 }
@@ -82,7 +89,9 @@ int run_drill(const Session& session) {
     std::ofstream file(session.line.value("--json"));
     print_json(file, *report);
     file.close();
-    if (!file) return report_failure(session.err, internal_error(session.line.value("--json"), "cannot be written"));
+    if (!file)
+      return report_failure(session.err,
+                            internal_error(session.line.value("--json"), "cannot be written"));
   }
   return passed(*report) ? kExitOk : kExitCheckFailed;
 }

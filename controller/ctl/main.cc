@@ -7,6 +7,6 @@
 int main(int argc, char** argv) {
   ::setenv("GRPC_VERBOSITY", "NONE", 0);  // its errors reach the user as ours
   const char* controller = std::getenv("FLOWKEEP_CONTROLLER");
-  return flowkeep::run_flowkeepctl({argv + 1, argv + argc}, controller == nullptr ? "" : controller, std::cin,
-                                   std::cout, std::cerr);
+  return flowkeep::run_flowkeepctl({argv + 1, argv + argc}, controller == nullptr ? "" : controller,
+                                   std::cin, std::cout, std::cerr);
 }

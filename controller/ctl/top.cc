@@ -22,7 +22,8 @@ struct Rate {
   double interval_s() const { return now.at_s() - before.at_s(); }
   // Counters that went back belong to something that was started anew.
   double of(uint64_t then, uint64_t current) const {
-    return current < then || interval_s() <= 0 ? 0 : static_cast<double>(current - then) / interval_s();
+    return current < then || interval_s() <= 0 ? 0
+                                               : static_cast<double>(current - then) / interval_s();
   }
 };
 
@@ -56,8 +57,8 @@ std::vector<ChainRates> chain_rates(const Rate& rate) {
       rates.push_back({node.name(), chain.chain(), chain.state(),
                        rate.of(was.forwarded_packets(), chain.forwarded_packets()) / 1e6,
                        rate.of(was.forwarded_bytes(), chain.forwarded_bytes()) * 8 / 1e9,
-                       rate.of(dropped(was), dropped(chain)), rate.of(was.opened_flows(), chain.opened_flows()),
-                       chain.flows()});
+                       rate.of(dropped(was), dropped(chain)),
+                       rate.of(was.opened_flows(), chain.opened_flows()), chain.flows()});
     }
   }
   return rates;
@@ -75,7 +76,8 @@ std::vector<WorkerRates> worker_rates(const Rate& rate) {
       const v1::Worker& was = found == then.end() ? worker : found->second;
       const double packets_s = rate.of(was.packets(), worker.packets());
       const double bursts_s = rate.of(was.bursts(), worker.bursts());
-      rates.push_back({node.name(), worker.chain(), worker.slot() < 0 ? "standby" : std::to_string(worker.slot()),
+      rates.push_back({node.name(), worker.chain(),
+                       worker.slot() < 0 ? "standby" : std::to_string(worker.slot()),
                        worker.state(), worker.pid(), worker.queue(), packets_s / 1e6,
                        bursts_s > 0 ? packets_s / bursts_s : 0});
     }
@@ -85,10 +87,12 @@ std::vector<WorkerRates> worker_rates(const Rate& rate) {
 
 void print_rates(std::ostream& out, const Rate& rate) {
   out << time_text(rate.now.at_s()) << "   over " << number_text(rate.interval_s(), 2) << " s\n\n";
-  Table chains({"CHAIN", "NODE", "STATE", ">MPPS", ">GBIT/S", ">FLOWS", ">NEW-FLOWS/S", ">DROPS/S"});
+  Table chains(
+      {"CHAIN", "NODE", "STATE", ">MPPS", ">GBIT/S", ">FLOWS", ">NEW-FLOWS/S", ">DROPS/S"});
   for (const ChainRates& chain : chain_rates(rate)) {
-    chains.add({chain.chain, chain.node, chain.state, number_text(chain.mpps, 3), number_text(chain.gbit_s, 3),
-                std::to_string(chain.flows), number_text(chain.opened_s, 0), number_text(chain.drops_s, 0)});
+    chains.add({chain.chain, chain.node, chain.state, number_text(chain.mpps, 3),
+                number_text(chain.gbit_s, 3), std::to_string(chain.flows),
+                number_text(chain.opened_s, 0), number_text(chain.drops_s, 0)});
   }
   if (chains.empty()) {
     out << "No chain runs.\n";
@@ -99,7 +103,8 @@ void print_rates(std::ostream& out, const Rate& rate) {
   Table workers({">PID", "NODE", "CHAIN", "SLOT", "STATE", ">MPPS", ">PACKETS/BURST", ">QUEUE"});
   for (const WorkerRates& worker : worker_rates(rate)) {
     workers.add({std::to_string(worker.pid), worker.node, worker.chain, worker.slot, worker.state,
-                 number_text(worker.mpps, 3), number_text(worker.packets_per_burst, 1), std::to_string(worker.queue)});
+                 number_text(worker.mpps, 3), number_text(worker.packets_per_burst, 1),
+                 std::to_string(worker.queue)});
   }
   workers.print(out);
 }
@@ -148,10 +153,11 @@ int run_top(const Session& session) {
   v1::GetStatisticsRequest request;
   request.set_chain(session.line.value("--chain"));
   request.set_node(session.line.value("--node"));
-  const double interval_s =
-      session.line.has("--interval") ? std::strtod(session.line.value("--interval").c_str(), nullptr) : 1;
-  const bool is_screen = ::isatty(STDOUT_FILENO) == 1 && !session.line.json() &&
-                         !session.line.has("--once");
+  const double interval_s = session.line.has("--interval")
+                                ? std::strtod(session.line.value("--interval").c_str(), nullptr)
+                                : 1;
+  const bool is_screen =
+      ::isatty(STDOUT_FILENO) == 1 && !session.line.json() && !session.line.has("--once");
   auto before = session.connection.statistics(request);
   while (true) {
     if (!before) return report_failure(session.err, before.error());
@@ -161,7 +167,8 @@ int run_top(const Session& session) {
     if (is_screen) session.out << kClearScreen;
     const Rate rate{*before, *now};
     session.line.json() ? print_rates_json(session.out, rate) : print_rates(session.out, rate);
-    for (const std::string& node : now->unreachable_nodes()) session.err << "node " << node << " is away\n";
+    for (const std::string& node : now->unreachable_nodes())
+      session.err << "node " << node << " is away\n";
     session.out.flush();
     if (session.line.has("--once")) return kExitOk;
     before = std::move(now);

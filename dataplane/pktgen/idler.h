@@ -1,11 +1,12 @@
 // Idler: what a polling loop does when it has nothing to do. The machine may have no core for us
-// alone, so others may run: by a yield, which costs nothing while nobody else wants the core. When
-// a yield took long somebody does, and then short sleeps get the core back sooner than yields,
-// which put us behind everybody else.
+// alone, so others may run: by a yield, which costs little while nobody else wants the core, or by
+// a short sleep when there will be nothing to do for long.
+//
+// Thread rule: made and used by one thread.
 #pragma once
 
-#include <rte_cycles.h>
 #include <sched.h>
+#include <sys/prctl.h>
 
 #include <cstdint>
 #include <ctime>
@@ -14,27 +15,23 @@ namespace flowkeep::pktgen {
 
 class Idler {
  public:
-  explicit Idler(uint64_t ticks_per_s)
-      : long_yield_ticks_(ticks_per_s / 5'000), contended_ticks_(ticks_per_s / 10) {}
+  explicit Idler(uint64_t ticks_per_s) : long_ticks_(ticks_per_s / 5'000) {
+    prctl(PR_SET_TIMERSLACK, 1000UL);  // ns: by default a sleep may last 50 us longer
+  }
 
   // `ticks`: how long there will be nothing to do, as far as is known.
-  void idle(uint64_t ticks) {
-    const uint64_t now = rte_rdtsc();
-    if (now < contended_until_ || ticks > long_yield_ticks_) {
-      const timespec pause{0, kSleepNs};
-      nanosleep(&pause, nullptr);
+  void idle(uint64_t ticks) const {
+    if (ticks < long_ticks_) {
+      sched_yield();
       return;
     }
-    sched_yield();
-    const uint64_t after = rte_rdtsc();
-    if (after - now > long_yield_ticks_) contended_until_ = after + contended_ticks_;
+    const timespec pause{0, kSleepNs};
+    nanosleep(&pause, nullptr);
   }
 
  private:
   static constexpr long kSleepNs = 20'000;
-  uint64_t long_yield_ticks_;  // 200 us
-  uint64_t contended_ticks_;   // 100 ms
-  uint64_t contended_until_ = 0;
+  uint64_t long_ticks_;  // 200 us
 };
 
 }  // namespace flowkeep::pktgen

@@ -2,7 +2,6 @@
 
 #include <rte_cycles.h>
 #include <rte_launch.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -41,9 +40,7 @@ Measurement::Measurement(const Options& options, const Eal& eal, StopSignal& sto
       ticks_per_s_(rte_get_tsc_hz()),
       idler_(ticks_per_s_),
       run_(draw_run()),
-      show_progress_(options.progress || isatty(STDERR_FILENO)) {
-  prctl(PR_SET_TIMERSLACK, 1000);  // short sleeps that are short
-}
+      show_progress_(options.progress || isatty(STDERR_FILENO)) {}
 
 Measurement::~Measurement() {
   stop_receiving();
@@ -167,7 +164,7 @@ void Measurement::start_receiving() {
   rte_eal_remote_launch(
       [](void* self) {
         auto& measurement = *static_cast<Measurement*>(self);
-        Idler idler(measurement.ticks_per_s_);
+        const Idler idler(measurement.ticks_per_s_);
         while (measurement.receiving_.load(std::memory_order_relaxed))
           if (!measurement.rx_->step()) idler.idle(0);
         return 0;
@@ -206,7 +203,8 @@ void Measurement::warm_up() {
   while (!transmitter_->exhausted() && !stopped()) {
     const uint64_t now = rte_rdtsc();
     const bool sent = transmitter_->step(now);
-    if (!poll() && !sent) idler_.idle(transmitter_->ticks_to_next(now));
+    if (!poll() && !sent && !transmitter_->catching_up(now))
+      idler_.idle(transmitter_->ticks_to_next(now));
     show_progress(now);
   }
   transmitter_->finish();
@@ -228,7 +226,8 @@ void Measurement::send() {
   uint64_t now = start;
   while (now < end && !interrupted_ && !transmitter_->exhausted() && !stopped()) {
     const bool sent = transmitter_->step(now);
-    if (!poll() && !sent) idler_.idle(transmitter_->ticks_to_next(now));
+    if (!poll() && !sent && !transmitter_->catching_up(now))
+      idler_.idle(transmitter_->ticks_to_next(now));
     show_progress(now);
     now = rte_rdtsc();
   }

@@ -49,6 +49,12 @@ class Pacer {
     return wait <= 0 ? 0 : static_cast<uint64_t>(wait);
   }
 
+  // More than one packet is late: sending goes on as fast as catching up may.
+  bool behind(uint64_t now_ticks) const {
+    const auto elapsed = static_cast<double>(now_ticks - start_ticks_);
+    return ticks_per_packet_ != 0 && elapsed >= (granted_ + 1) * ticks_per_packet_;
+  }
+
   uint64_t given_up() const { return static_cast<uint64_t>(given_up_); }
 
  private:

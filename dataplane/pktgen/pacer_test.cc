@@ -50,6 +50,18 @@ TEST(Pacer, CatchesUpAtALimitedRate) {
   EXPECT_EQ(pacer.given_up(), 0u);
 }
 
+TEST(Pacer, IsBehindUntilItHasCaughtUp) {
+  Pacer pacer(100'000, kTicksPerS, kStart);
+  EXPECT_FALSE(pacer.behind(kStart));
+  EXPECT_EQ(pacer.take(kStart + 300'000, 32), 31u);
+  EXPECT_FALSE(pacer.behind(kStart + 300'000));
+  EXPECT_EQ(pacer.take(kStart + 700'000, 32), 32u);
+  EXPECT_TRUE(pacer.behind(kStart + 700'000));
+  EXPECT_EQ(pacer.take(kStart + 710'000, 32), 0u) << "no faster than catching up may be";
+  EXPECT_EQ(pacer.take(kStart + 780'000, 32), 16u);
+  EXPECT_FALSE(pacer.behind(kStart + 780'000));
+}
+
 TEST(Pacer, GivesUpWhatIsTooFarBehind) {
   Pacer pacer(100'000, kTicksPerS, kStart);
   const uint64_t sent = granted(pacer, 500'000'000, 2'000'000'000, 1'000);

@@ -38,6 +38,9 @@ class Transmitter {
   bool exhausted() const { return offered_ == count_ && (remaining_ == 0 || source_dry_); }
   uint64_t ticks_to_next(uint64_t now_tsc) const { return pacer_.ticks_to_next(now_tsc); }
 
+  // Late packets wait for their turn, not for the device.
+  bool catching_up(uint64_t now_tsc) const { return offered_ == count_ && pacer_.behind(now_tsc); }
+
   // Of the series that began last.
   uint64_t sent() const { return sent_; }
   uint64_t sent_bytes() const { return sent_bytes_; }  // with FCS

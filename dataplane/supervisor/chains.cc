@@ -293,7 +293,6 @@ void Supervisor::finish_handover(ChainState& chain) {
     if (process >= 0) end_worker(static_cast<uint32_t>(process));
     recover_slot(arena_, *pool_, slot);
     tell_switch({.command = SwitchCommand::kDiscardSlot, .chain = chain.index, .slot = slot, .owner = {}});
-    header_.slots[slot].in_use.store(0);
   }
   chain.leaving_slots.clear();
   const double handover_ms = arena_.tsc_to_us(rte_rdtsc() - chain.handover_tsc) / 1000.0;
@@ -341,7 +340,6 @@ void Supervisor::continue_removal(ChainState& chain) {
     if (process >= 0) end_worker(static_cast<uint32_t>(process));
     recover_slot(arena_, *pool_, slot);
     tell_switch({.command = SwitchCommand::kDiscardSlot, .chain = chain.index, .slot = slot, .owner = {}});
-    header_.slots[slot].in_use.store(0);
   }
   chain.slots.clear();
   retire_revision(chain, chain.zygote);

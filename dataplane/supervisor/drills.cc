@@ -29,6 +29,9 @@ void Supervisor::begin_drill(uint64_t request, const node::v1::RunDrillRequest& 
   if (chain == nullptr || header_.chains[chain->index].active.load() == 0) {
     return reply_error(request, Error{Error::Kind::kNotFound, "chain", "\"" + wanted.chain() + "\" does not run on node \"" + config_.name + "\""});
   }
+  if (chain->next || chain->removing) {
+    return reply_error(request, unavailable("chain", "\"" + chain->name + "\" is being changed; try again"));
+  }
   Drill drill;
   drill.request = request;
   drill.chain = chain->index;

@@ -126,6 +126,7 @@ void Switch::discard_slot(uint32_t slot) {
   while (rte_ring_sc_dequeue(arena_.inbox(slot), &packet) == 0) rte_pktmbuf_free(static_cast<rte_mbuf*>(packet));
   while (rte_ring_sc_dequeue(arena_.outbox(slot), &packet) == 0) rte_pktmbuf_free(static_cast<rte_mbuf*>(packet));
   std::erase(active_slots_, static_cast<uint8_t>(slot));
+  header_.slots[slot].in_use.store(0);  // free for another chain
 }
 
 void Switch::housekeeping() {

@@ -38,8 +38,9 @@ class Classifier {
   virtual ~Classifier() = default;
   // Once, before any classify(). No entries: nothing matches.
   virtual Result<void> build(std::vector<ClassifierRule> rules) = 0;
-  // Tuples as the packets that open the flows carry them (`side` is where they entered). Writes, for
-  // each, ClassifierRule::rule of the first entry that matches, or kNoRule. `rules` is as long as `tuples`.
+  // Tuples as the packets that open the flows carry them (`side` is where they entered). Writes,
+  // for each, ClassifierRule::rule of the first entry that matches, or kNoRule. `rules` is as long
+  // as `tuples`.
   virtual void classify(std::span<const FlowKey> tuples, std::span<uint32_t> rules) const = 0;
 };
 

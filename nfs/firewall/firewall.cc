@@ -16,8 +16,9 @@ Result<Firewall> Firewall::create(const Config& config, const FunctionContext& c
     const std::string field = context.field + ".rules[" + std::to_string(i) + "]";
     if (rule.name().empty()) return invalid(field + ".name", "is missing; accepted: any text");
     if (!names.insert(rule.name()).second) {
-      return invalid(field + ".name", '"' + rule.name() + "\" names an earlier rule too; accepted: "
-                                      "a name for each rule of its own");
+      return invalid(field + ".name", '"' + rule.name() +
+                                          "\" names an earlier rule too; accepted: "
+                                          "a name for each rule of its own");
     }
     if (rule.action() != "accept" && rule.action() != "drop") {
       return invalid(field + ".action",
@@ -36,7 +37,9 @@ Result<Firewall> Firewall::create(const Config& config, const FunctionContext& c
 Firewall::Firewall(std::vector<Rule> rules, std::unique_ptr<Classifier> classifier)
     : rules_(std::move(rules)), classifier_(std::move(classifier)) {}
 
-Firewall::Soft Firewall::make_soft() const { return {std::vector<uint64_t>(rules_.size()), 0}; }
+Firewall::Soft Firewall::make_soft() const {
+  return {std::vector<uint64_t>(rules_.size()), 0};
+}
 
 uint32_t Firewall::first_match(const FlowKey& inside, Side initiator) const {
   const FlowKey tuple = initiator == Side::kInside ? inside : inside.reversed();

@@ -1,8 +1,8 @@
 // firewall: stateful packet filter for IPv4.
 //
 // Rules are searched for a flow's first packet only: whoever opens a flow must be allowed to, and
-// both directions of it pass from then on, because its record exists. What no rule matches is denied.
-// After a change of revision each flow is judged once more by the new rules.
+// both directions of it pass from then on, because its record exists. What no rule matches is
+// denied. After a change of revision each flow is judged once more by the new rules.
 #pragma once
 
 #include <cstdint>

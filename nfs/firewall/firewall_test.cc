@@ -63,36 +63,46 @@ TEST_P(FirewallTest, FirstMatchWins) {
 }
 
 TEST_P(FirewallTest, Directions) {
-  expect(R"({"name":"web","action":"accept","direction":"from_inside","protocol":"tcp","destination_ports":["80","443"]},
+  expect(
+      R"({"name":"web","action":"accept","direction":"from_inside","protocol":"tcp","destination_ports":["80","443"]},
             {"name":"ssh","action":"accept","direction":"from_outside","protocol":"tcp","destination":["10.0.0.2"],"destination_ports":["22"]},
             {"name":"ping","action":"accept","direction":"any","protocol":"icmp"})",
-         std::to_array<Case>({
-             {"web out", Side::kInside, syn("10.0.0.2", 1, "192.0.2.1", 443), true},
-             {"web in", Side::kOutside, syn("192.0.2.1", 1, "10.0.0.2", 443), false},
-             {"ssh in", Side::kOutside, syn("192.0.2.1", 1, "10.0.0.2", 22), true},
-             {"ssh in to another", Side::kOutside, syn("192.0.2.1", 1, "10.0.0.3", 22), false},
-             {"ssh out", Side::kInside, syn("10.0.0.3", 1, "10.0.0.2", 22), false},
-             {"ping out", Side::kInside, PacketBuilder::echo_request("10.0.0.2", "192.0.2.1", 5), true},
-             {"ping in", Side::kOutside, PacketBuilder::echo_request("192.0.2.1", "10.0.0.2", 5), true},
-             {"DNS", Side::kInside, PacketBuilder::udp("10.0.0.2", 1, "192.0.2.1", 80), false},
-         }));
+      std::to_array<Case>({
+          {"web out", Side::kInside, syn("10.0.0.2", 1, "192.0.2.1", 443), true},
+          {"web in", Side::kOutside, syn("192.0.2.1", 1, "10.0.0.2", 443), false},
+          {"ssh in", Side::kOutside, syn("192.0.2.1", 1, "10.0.0.2", 22), true},
+          {"ssh in to another", Side::kOutside, syn("192.0.2.1", 1, "10.0.0.3", 22), false},
+          {"ssh out", Side::kInside, syn("10.0.0.3", 1, "10.0.0.2", 22), false},
+          {"ping out", Side::kInside, PacketBuilder::echo_request("10.0.0.2", "192.0.2.1", 5),
+           true},
+          {"ping in", Side::kOutside, PacketBuilder::echo_request("192.0.2.1", "10.0.0.2", 5),
+           true},
+          {"DNS", Side::kInside, PacketBuilder::udp("10.0.0.2", 1, "192.0.2.1", 80), false},
+      }));
 }
 
 TEST_P(FirewallTest, PortRanges) {
-  expect(R"({"name":"a","action":"accept","protocol":"udp","source_ports":["1000-2000","65535"],"destination_ports":["0-52","54"]})",
-         std::to_array<Case>({
-             {"lower ends", Side::kInside, PacketBuilder::udp("10.0.0.2", 1000, "192.0.2.1", 0), true},
-             {"upper ends", Side::kInside, PacketBuilder::udp("10.0.0.2", 2000, "192.0.2.1", 52), true},
-             {"single ports", Side::kInside, PacketBuilder::udp("10.0.0.2", 65535, "192.0.2.1", 54), true},
-             {"source below", Side::kInside, PacketBuilder::udp("10.0.0.2", 999, "192.0.2.1", 54), false},
-             {"source above", Side::kInside, PacketBuilder::udp("10.0.0.2", 2001, "192.0.2.1", 54), false},
-             {"destination between", Side::kInside, PacketBuilder::udp("10.0.0.2", 1000, "192.0.2.1", 53), false},
-         }));
+  expect(
+      R"({"name":"a","action":"accept","protocol":"udp","source_ports":["1000-2000","65535"],"destination_ports":["0-52","54"]})",
+      std::to_array<Case>({
+          {"lower ends", Side::kInside, PacketBuilder::udp("10.0.0.2", 1000, "192.0.2.1", 0), true},
+          {"upper ends", Side::kInside, PacketBuilder::udp("10.0.0.2", 2000, "192.0.2.1", 52),
+           true},
+          {"single ports", Side::kInside, PacketBuilder::udp("10.0.0.2", 65535, "192.0.2.1", 54),
+           true},
+          {"source below", Side::kInside, PacketBuilder::udp("10.0.0.2", 999, "192.0.2.1", 54),
+           false},
+          {"source above", Side::kInside, PacketBuilder::udp("10.0.0.2", 2001, "192.0.2.1", 54),
+           false},
+          {"destination between", Side::kInside,
+           PacketBuilder::udp("10.0.0.2", 1000, "192.0.2.1", 53), false},
+      }));
 }
 
 TEST_P(FirewallTest, AnswersPassBecauseTheFlowExists) {
   PoolDirectory directory;
-  ChainHarness harness(firewall(R"({"name":"out","action":"accept","direction":"from_inside"})"), directory, GetParam());
+  ChainHarness harness(firewall(R"({"name":"out","action":"accept","direction":"from_inside"})"),
+                       directory, GetParam());
   const Bytes answer = PacketBuilder::udp("192.0.2.1", 53, "10.0.0.2", 4000).build();
   EXPECT_EQ(harness.send(Side::kOutside, answer).reason, DropReason::kFirewallDenied);
   harness.send(Side::kInside, PacketBuilder::udp("10.0.0.2", 4000, "192.0.2.1", 53).build());
@@ -128,18 +138,26 @@ TEST(LinearClassifier, EqualsANaiveSearch) {
   ASSERT_TRUE(classifier.build(rules).ok());
   std::map<uint32_t, uint32_t> seen;
   for (int round = 0; round < 20000; ++round) {
-    const FlowKey tuple{Be32::from_host(0x0a000000 + small(64)), Be32::from_host(0x0a000000 + small(64)),
-                        Be16::from_host(static_cast<uint16_t>(small(8))), Be16::from_host(static_cast<uint16_t>(small(12))),
-                        static_cast<uint8_t>(small(2) == 0 ? 6 : 17), static_cast<Side>(small(2)), 0};
+    const FlowKey tuple{Be32::from_host(0x0a000000 + small(64)),
+                        Be32::from_host(0x0a000000 + small(64)),
+                        Be16::from_host(static_cast<uint16_t>(small(8))),
+                        Be16::from_host(static_cast<uint16_t>(small(12))),
+                        static_cast<uint8_t>(small(2) == 0 ? 6 : 17),
+                        static_cast<Side>(small(2)),
+                        0};
     uint32_t expected = kNoRule;
     for (auto rule = rules.rbegin(); rule != rules.rend(); ++rule) {
-      const bool src = rule->src_bits == 0 || tuple.src.host() >> (32 - rule->src_bits) == rule->src.host() >> (32 - rule->src_bits);
-      const bool dst = rule->dst_bits == 0 || tuple.dst.host() >> (32 - rule->dst_bits) == rule->dst.host() >> (32 - rule->dst_bits);
-      const bool port = tuple.dst_port.host() >= rule->dst_port_first && tuple.dst_port.host() <= rule->dst_port_last;
+      const bool src = rule->src_bits == 0 || tuple.src.host() >> (32 - rule->src_bits) ==
+                                                  rule->src.host() >> (32 - rule->src_bits);
+      const bool dst = rule->dst_bits == 0 || tuple.dst.host() >> (32 - rule->dst_bits) ==
+                                                  rule->dst.host() >> (32 - rule->dst_bits);
+      const bool port = tuple.dst_port.host() >= rule->dst_port_first &&
+                        tuple.dst_port.host() <= rule->dst_port_last;
       const bool protocol = rule->protocol == 0 || rule->protocol == tuple.protocol;
-      const bool side = rule->direction == RuleDirection::kAny ||
-                        (rule->direction == RuleDirection::kFromInside && tuple.side == Side::kInside) ||
-                        (rule->direction == RuleDirection::kFromOutside && tuple.side == Side::kOutside);
+      const bool side =
+          rule->direction == RuleDirection::kAny ||
+          (rule->direction == RuleDirection::kFromInside && tuple.side == Side::kInside) ||
+          (rule->direction == RuleDirection::kFromOutside && tuple.side == Side::kOutside);
       if (src && dst && port && protocol && side) expected = rule->rule;
     }
     uint32_t found = 0;

@@ -18,7 +18,9 @@ struct PortRange {
   uint16_t last = 65535;
 };
 
-std::string quoted(std::string_view text) { return '"' + std::string(text) + '"'; }
+std::string quoted(std::string_view text) {
+  return '"' + std::string(text) + '"';
+}
 
 std::string element(const std::string& field, int index) {
   return field + '[' + std::to_string(index) + ']';
@@ -44,8 +46,9 @@ Result<std::vector<Ipv4Prefix>> parse_prefixes(const Strings& texts, const std::
   for (int i = 0; i < texts.size(); ++i) {
     const auto prefix = parse_ipv4_prefix(texts[i]);
     if (!prefix) {
-      return invalid(element(field, i), quoted(texts[i]) + " is no IPv4 prefix; accepted: an address "
-                                        "or a prefix without host bits, such as 10.0.0.0/8");
+      return invalid(element(field, i), quoted(texts[i]) +
+                                            " is no IPv4 prefix; accepted: an address "
+                                            "or a prefix without host bits, such as 10.0.0.0/8");
     }
     prefixes.push_back(*prefix);
   }
@@ -62,8 +65,9 @@ Result<std::vector<PortRange>> parse_ports(const Strings& texts, const std::stri
   for (int i = 0; i < texts.size(); ++i) {
     const auto range = parse_port_range(texts[i]);
     if (!range) {
-      return invalid(element(field, i), quoted(texts[i]) + " is no port or range of ports; accepted: "
-                                        "0 to 65535, such as 80 or 1000-2000");
+      return invalid(element(field, i), quoted(texts[i]) +
+                                            " is no port or range of ports; accepted: "
+                                            "0 to 65535, such as 80 or 1000-2000");
     }
     ranges.push_back(*range);
   }
@@ -83,8 +87,8 @@ Result<RuleDirection> parse_direction(const std::string& text, const std::string
   if (text.empty() || text == "any") return RuleDirection::kAny;
   if (text == "from_inside") return RuleDirection::kFromInside;
   if (text == "from_outside") return RuleDirection::kFromOutside;
-  return invalid(field,
-                 "unknown direction " + quoted(text) + "; accepted: from_inside, from_outside, any");
+  return invalid(
+      field, "unknown direction " + quoted(text) + "; accepted: from_inside, from_outside, any");
 }
 
 ClassifierRule entry_of(ClassifierRule entry, const Ipv4Prefix& src, const Ipv4Prefix& dst,
@@ -118,8 +122,12 @@ Result<void> add_rule_entries(const nfs::FirewallRule& rule, const std::string& 
       parse_ports(rule.destination_ports(), field + ".destination_ports", *protocol);
   if (!dst_ports.ok()) return dst_ports.error();
 
-  const size_t combinations =
-      sources->size() * destinations->size() * src_ports->size() * dst_ports->size();
+  // Factor by factor: the product of four long lists would not fit a size_t.
+  size_t combinations = 1;
+  for (const size_t factor :
+       {sources->size(), destinations->size(), src_ports->size(), dst_ports->size()}) {
+    if (combinations <= most) combinations *= factor;
+  }
   if (combinations > most - entries.size()) {
     return invalid(field, "too many combinations of prefixes and ports; accepted: " +
                               std::to_string(most) + " over all rules");

@@ -18,7 +18,8 @@ constexpr uint32_t kLastProbes = kBlockPorts;
 constexpr uint32_t kMostBlocksProbed = 16;
 constexpr Be16 kNoPort{};
 
-Result<std::vector<Be32>> parse_addresses(const nfs::Nat44Config& config, const std::string& field) {
+Result<std::vector<Be32>> parse_addresses(const nfs::Nat44Config& config,
+                                          const std::string& field) {
   std::vector<Be32> addresses;
   for (int i = 0; i < config.external_addresses_size(); ++i) {
     const std::string& text = config.external_addresses(i);
@@ -54,14 +55,15 @@ Result<BlockRange> parse_range(const nfs::Nat44Config& config, const std::string
   const uint32_t first_block = (first + kBlockPorts - 1) / kBlockPorts;
   const uint32_t end_block = (last + 1) / kBlockPorts;
   if (end_block <= first_block) {
-    return invalid(field, "contains no whole block of 64 ports that begins at a multiple of 64; "
-                          "accepted: such as 1024 to 65535");
+    return invalid(field,
+                   "contains no whole block of 64 ports that begins at a multiple of 64; "
+                   "accepted: such as 1024 to 65535");
   }
   return BlockRange{first_block, end_block - first_block};
 }
 
-// Order in which a block's 64 ports are tried: from a start that depends on the endpoint, those with
-// the inside port's parity first (RFC 4787 REQ-4).
+// Order in which a block's 64 ports are tried: from a start that depends on the endpoint, those
+// with the inside port's parity first (RFC 4787 REQ-4).
 uint32_t probe_offset(uint64_t hash, Be16 inside_port, uint32_t probe) {
   const auto start = static_cast<uint32_t>(hash >> 32) & (kBlockPorts - 2);
   const uint32_t parity = (inside_port.host() ^ (probe >= kBlockPorts / 2 ? 1U : 0U)) & 1U;
@@ -113,7 +115,8 @@ Decision Nat44::open(NewFlow<Nat44>& flow, Soft& soft) const {
 
 // Blocks are tried in the order of their leases, so that one more lease, also one that an
 // uncommitted burst left behind, changes no choice that the older blocks allow.
-Be16 Nat44::port_on_address(NewFlow<Nat44>& flow, Soft& soft, uint32_t address, uint64_t hash) const {
+Be16 Nat44::port_on_address(NewFlow<Nat44>& flow, Soft& soft, uint32_t address,
+                            uint64_t hash) const {
   PortBlocks& blocks = soft.blocks;
   const uint32_t bucket = flow.bucket();
   blocks.refresh(bucket, address, flow);
@@ -127,7 +130,8 @@ Be16 Nat44::port_on_address(NewFlow<Nat44>& flow, Soft& soft, uint32_t address, 
     }
     if (probes == kLastProbes) break;
     const uint16_t leased = blocks.lease(bucket, address, flow);
-    if (leased != PortBlocks::kNoBlock) return port_in_block(flow, address, leased, hash, kLastProbes);
+    if (leased != PortBlocks::kNoBlock)
+      return port_in_block(flow, address, leased, hash, kLastProbes);
   }
   return kNoPort;
 }
@@ -164,7 +168,8 @@ void Nat44::process(Burst<Nat44>& burst, Soft&) const {
     const FlowKey& key = packet.inside_key();
     const Endpoint inside{key.src, key.src_port, {}};
     const bool error = packet.meta().inner_l3_offset != 0;
-    (error ? rewrite_error_from_outside : rewrite_destination)(packet.edit(), packet.meta(), inside);
+    (error ? rewrite_error_from_outside : rewrite_destination)(packet.edit(), packet.meta(),
+                                                               inside);
   });
 }
 

@@ -1,15 +1,15 @@
 // nat44: source NAT for IPv4 (RFC 3022, 4787, 5382, 5508).
 //
 // An external port is free for a flow exactly when the key that the flow would have outside is
-// unclaimed: the flow table is the allocator. Ports come in blocks of 64 that buckets lease, so that
-// a packet from the outside finds its bucket by its destination port alone.
+// unclaimed: the flow table is the allocator. Ports come in blocks of 64 that buckets lease, so
+// that a packet from the outside finds its bucket by its destination port alone.
 //
 // The first port tried depends on the inside endpoint only, so an endpoint keeps one external
 // endpoint towards all remote hosts (endpoint-independent mapping, RFC 4787 REQ-1) unless another
-// endpoint already uses it towards that very remote endpoint. Addresses are paired with inside hosts
-// (REQ-2) as long as the address has blocks, and the port's parity is kept if possible (REQ-4).
-// A packet from the outside passes only as part of a flow (address- and port-dependent filtering).
-// Not done: hairpinning (REQ-9), port forwarding.
+// endpoint already uses it towards that very remote endpoint. Addresses are paired with inside
+// hosts (REQ-2) as long as the address has blocks, and the port's parity is kept if possible
+// (REQ-4). A packet from the outside passes only as part of a flow (address- and port-dependent
+// filtering). Not done: hairpinning (REQ-9), port forwarding.
 #pragma once
 
 #include <cstdint>

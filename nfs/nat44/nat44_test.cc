@@ -30,7 +30,8 @@ class Nat44Test : public testing::TestWithParam<Crash> {
   static FlowKey key_of(const Departure& departure) {
     PacketMeta meta;
     EXPECT_EQ(departure.reason, DropReason::kNone) << drop_reason_name(departure.reason);
-    parse(departure.frame.data(), static_cast<uint16_t>(departure.frame.size()), Side::kInside, {}, meta);
+    parse(departure.frame.data(), static_cast<uint16_t>(departure.frame.size()), Side::kInside, {},
+          meta);
     return meta.key;
   }
   uint16_t external_port(const Bytes& frame) {
@@ -60,7 +61,11 @@ INSTANTIATE_TEST_SUITE_P(Crashes, Nat44Test, testing::Values(Crash::kNever, Cras
 
 TEST_P(Nat44Test, Tcp) {
   const auto out = [](const char* src, uint16_t port, uint8_t flags) {
-    return PacketBuilder::tcp(src, port, kRemote, 443, flags).ip_options(1).tcp_options(2).payload(33).build();
+    return PacketBuilder::tcp(src, port, kRemote, 443, flags)
+        .ip_options(1)
+        .tcp_options(2)
+        .payload(33)
+        .build();
   };
   const auto back = [](const char* dst, uint16_t port) {
     return PacketBuilder::tcp(kRemote, 443, dst, port, kTcpSyn | kTcpAck).build();
@@ -118,17 +123,39 @@ struct Conversation {
 };
 const Conversation kConversations[] = {
     {"TCP",
-     [](const char* host, uint16_t port) { return PacketBuilder::tcp(host, port, kRemote, 443, kTcpSyn).payload(64).build(); },
-     [](const char* host, uint16_t port) { return PacketBuilder::tcp(kRemote, 443, host, port, kTcpAck).payload(64).build(); }},
+     [](const char* host, uint16_t port) {
+       return PacketBuilder::tcp(host, port, kRemote, 443, kTcpSyn).payload(64).build();
+     },
+     [](const char* host, uint16_t port) {
+       return PacketBuilder::tcp(kRemote, 443, host, port, kTcpAck).payload(64).build();
+     }},
     {"UDP",
-     [](const char* host, uint16_t port) { return PacketBuilder::udp(host, port, kRemote, 33434).payload(64).build(); },
-     [](const char* host, uint16_t port) { return PacketBuilder::udp(kRemote, 33434, host, port).payload(64).build(); }},
+     [](const char* host, uint16_t port) {
+       return PacketBuilder::udp(host, port, kRemote, 33434).payload(64).build();
+     },
+     [](const char* host, uint16_t port) {
+       return PacketBuilder::udp(kRemote, 33434, host, port).payload(64).build();
+     }},
     {"UDP without checksum",
-     [](const char* host, uint16_t port) { return PacketBuilder::udp(host, port, kRemote, 33434).without_udp_checksum().payload(64).build(); },
-     [](const char* host, uint16_t port) { return PacketBuilder::udp(kRemote, 33434, host, port).without_udp_checksum().payload(64).build(); }},
+     [](const char* host, uint16_t port) {
+       return PacketBuilder::udp(host, port, kRemote, 33434)
+           .without_udp_checksum()
+           .payload(64)
+           .build();
+     },
+     [](const char* host, uint16_t port) {
+       return PacketBuilder::udp(kRemote, 33434, host, port)
+           .without_udp_checksum()
+           .payload(64)
+           .build();
+     }},
     {"echo",
-     [](const char* host, uint16_t port) { return PacketBuilder::echo_request(host, kRemote, port).payload(64).build(); },
-     [](const char* host, uint16_t port) { return PacketBuilder::echo_reply(kRemote, host, port).payload(64).build(); }},
+     [](const char* host, uint16_t port) {
+       return PacketBuilder::echo_request(host, kRemote, port).payload(64).build();
+     },
+     [](const char* host, uint16_t port) {
+       return PacketBuilder::echo_reply(kRemote, host, port).payload(64).build();
+     }},
 };
 
 // Traceroute (type 11) and path MTU discovery (3, 4) through the NAT, however much is quoted: 8
@@ -142,7 +169,8 @@ TEST_P(Nat44Test, ErrorsFromTheOutside) {
       for (const auto& [type, code] : {std::pair{3, 4}, {11, 0}, {12, 0}}) {
         const auto error = [&](const char* to, const Bytes& about) {
           return PacketBuilder::icmp_error(kOutsideRouter, to, static_cast<uint8_t>(type),
-                                           static_cast<uint8_t>(code), about, quoted).build();
+                                           static_cast<uint8_t>(code), about, quoted)
+              .build();
         };
         SCOPED_TRACE(quoted);
         expect_back(error(kExternal, talk.out(kExternal, port)), error(kHost, sent));
@@ -161,7 +189,8 @@ TEST_P(Nat44Test, ErrorsFromTheInside) {
           return PacketBuilder::icmp_error(from, kRemote, 3, 3, about, quoted).build();
         };
         SCOPED_TRACE(quoted);
-        expect_out(error(reporter, talk.back(kHost, 4001)), error(kExternal, talk.back(kExternal, port)));
+        expect_out(error(reporter, talk.back(kHost, 4001)),
+                   error(kExternal, talk.back(kExternal, port)));
       }
     }
   }
@@ -170,7 +199,10 @@ TEST_P(Nat44Test, ErrorsFromTheInside) {
 // The largest headers there are: all that is edited must lie within what the undo log saves.
 TEST_P(Nat44Test, ErrorWithAllOptions) {
   const auto sent = [](const char* host, uint16_t port) {
-    return PacketBuilder::tcp(host, port, kRemote, 443, kTcpSyn).ip_options(10).tcp_options(10).build();
+    return PacketBuilder::tcp(host, port, kRemote, 443, kTcpSyn)
+        .ip_options(10)
+        .tcp_options(10)
+        .build();
   };
   const uint16_t port = external_port(sent(kHost, 4001));
   const auto error = [&](const char* to, const Bytes& about) {
@@ -216,13 +248,16 @@ TEST_P(Nat44Test, OnlyTheRemoteEndpointOfAFlowGetsIn) {
 }
 
 TEST_P(Nat44Test, AHostIsPairedWithOneAddress) {
-  ChainHarness& chain = harness(nat(R"({"external_addresses":["203.0.113.10","203.0.113.11","203.0.113.12"]})"));
+  ChainHarness& chain =
+      harness(nat(R"({"external_addresses":["203.0.113.10","203.0.113.11","203.0.113.12"]})"));
   std::set<uint32_t> all;
   for (uint32_t host = 0; host < 50; ++host) {
     std::set<uint32_t> of_host;
     for (uint16_t port = 2000; port < 2010; ++port) {
       const std::string source = to_string(Be32::from_host(0x0a000100 + host));
-      of_host.insert(key_of(chain.send(Side::kInside, PacketBuilder::udp(source, port, kRemote, 53).build())).src.raw);
+      of_host.insert(
+          key_of(chain.send(Side::kInside, PacketBuilder::udp(source, port, kRemote, 53).build()))
+              .src.raw);
     }
     EXPECT_EQ(of_host.size(), 1U);
     all.insert(*of_host.begin());
@@ -232,11 +267,13 @@ TEST_P(Nat44Test, AHostIsPairedWithOneAddress) {
 
 // One block: every port of it is given, once towards each remote, to the bucket that leased it.
 TEST_P(Nat44Test, ExhaustedRangeRefusesNewFlowsOnly) {
-  harness(nat(R"({"external_addresses":["203.0.113.10"],"port_range":{"first":2048,"last":2111}})"));
+  harness(
+      nat(R"({"external_addresses":["203.0.113.10"],"port_range":{"first":2048,"last":2111}})"));
   std::map<uint16_t, uint16_t> opened;  // external port -> inside port
   std::set<std::string_view> refusals;
   for (uint16_t port = 1000; port < 6000; ++port) {
-    const Departure departure = harness().send(Side::kInside, PacketBuilder::udp(kHost, port, kRemote, 53).build());
+    const Departure departure =
+        harness().send(Side::kInside, PacketBuilder::udp(kHost, port, kRemote, 53).build());
     if (departure.reason != DropReason::kNone) {
       refusals.insert(drop_reason_name(departure.reason));
       continue;
@@ -257,11 +294,13 @@ TEST_P(Nat44Test, ExhaustedRangeRefusesNewFlowsOnly) {
 }
 
 TEST_P(Nat44Test, ASecondAddressIsUsedWhenThePairedOneIsExhausted) {
-  ChainHarness& chain = harness(nat(R"({"external_addresses":["203.0.113.10","203.0.113.11"],"port_range":{"first":2048,"last":2111}})"));
+  ChainHarness& chain = harness(nat(
+      R"({"external_addresses":["203.0.113.10","203.0.113.11"],"port_range":{"first":2048,"last":2111}})"));
   std::set<std::pair<uint32_t, uint16_t>> given;
   std::set<uint32_t> addresses;
   for (uint16_t port = 1000; port < 8000; ++port) {
-    const Departure departure = chain.send(Side::kInside, PacketBuilder::udp(kHost, port, kRemote, 53).build());
+    const Departure departure =
+        chain.send(Side::kInside, PacketBuilder::udp(kHost, port, kRemote, 53).build());
     if (departure.reason != DropReason::kNone) continue;
     const FlowKey key = key_of(departure);
     addresses.insert(key.src.raw);
@@ -285,7 +324,8 @@ struct FakeLeases {
 
 std::vector<uint16_t> blocks_of(const PortBlocks& blocks, uint32_t bucket) {
   std::vector<uint16_t> list;
-  for (uint16_t block = blocks.first(bucket, 0); block != PortBlocks::kNoBlock; block = blocks.next(0, block)) {
+  for (uint16_t block = blocks.first(bucket, 0); block != PortBlocks::kNoBlock;
+       block = blocks.next(0, block)) {
     list.push_back(block);
   }
   return list;

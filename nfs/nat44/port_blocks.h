@@ -1,10 +1,10 @@
 // PortBlocks: which blocks of 64 external ports a bucket holds, as one worker knows it.
 //
-// The truth is the pool's lease table, where a block, once leased, stays with its bucket. Each bucket
-// looks for blocks in an order of its own that depends on nothing but its number, and takes the
-// first free one. So the blocks that it holds are found, in the order in which they were leased, by
-// walking that order up to the first free block, whichever worker leased them; and what was walked
-// once need not be walked again. This list is soft: it starts empty in every new worker.
+// The truth is the pool's lease table, where a block, once leased, stays with its bucket. Each
+// bucket looks for blocks in an order of its own that depends on nothing but its number, and takes
+// the first free one. So the blocks that it holds are found, in the order in which they were
+// leased, by walking that order up to the first free block, whichever worker leased them; and what
+// was walked once need not be walked again. This list is soft: it starts empty in every new worker.
 //
 // Thread rule: belongs to one worker. Allocates in the constructor only.
 #pragma once
@@ -40,7 +40,8 @@ class PortBlocks {
     }
   }
 
-  // Leases one more block of the address for the bucket: the new block, or kNoBlock if all are taken.
+  // Leases one more block of the address for the bucket: the new block, or kNoBlock if all are
+  // taken.
   template <typename Leases>
   uint16_t lease(uint32_t bucket, uint32_t address, Leases& leases) {
     List& list = list_of(bucket, address);
@@ -81,8 +82,9 @@ class PortBlocks {
 
   uint32_t addresses_;
   BlockRange range_;
-  std::vector<List> lists_;     // of each bucket and address
-  std::vector<uint16_t> next_;  // of each address and block: a block is in one bucket's list at most
+  std::vector<List> lists_;  // of each bucket and address
+  std::vector<uint16_t>
+      next_;  // of each address and block: a block is in one bucket's list at most
 };
 
 }  // namespace flowkeep

@@ -47,12 +47,15 @@ void replace_port(uint8_t* frame, const PacketMeta& meta, bool source, Be16 port
       icmp.checksum.set(delta.applied_to(icmp.checksum.get()));
       return;
     }
-    default: return;
+    default:
+      return;
   }
 }
 
 // A checksum within the quoted packet, which the error's own checksum covers.
-void set_covered(Wire<Be16>& field, Be16 value, ChecksumDelta& cover) { replace(field, value, cover); }
+void set_covered(Wire<Be16>& field, Be16 value, ChecksumDelta& cover) {
+  replace(field, value, cover);
+}
 
 // Port or identifier of the quoted L4 header, and its checksum if it was quoted: of TCP it lies
 // beyond the 8 bytes that must be there (RFC 792).

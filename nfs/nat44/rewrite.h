@@ -1,5 +1,5 @@
-// Changes one endpoint of a packet: addresses, ports and identifiers, and every checksum that covers
-// them, incrementally.
+// Changes one endpoint of a packet: addresses, ports and identifiers, and every checksum that
+// covers them, incrementally.
 //
 // Touches the first kEditableBytes of the frame only, and trusts the offsets in PacketMeta.
 #pragma once
@@ -17,7 +17,8 @@ struct Endpoint {
 };
 static_assert(sizeof(Endpoint) == 8);
 
-// The source of a packet that leaves the inside; the destination of one that comes from the outside.
+// The source of a packet that leaves the inside; the destination of one that comes from the
+// outside.
 void rewrite_source(uint8_t* frame, const PacketMeta& meta, Endpoint source);
 void rewrite_destination(uint8_t* frame, const PacketMeta& meta, Endpoint destination);
 

@@ -1,0 +1,249 @@
+// flowkeepctl without a controller: YAML, arguments, tables, and what it says when nobody answers.
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <sstream>
+
+#include "controller/ctl/chain_yaml.h"
+#include "controller/ctl/commands.h"
+#include "controller/ctl/table.h"
+
+namespace flowkeep {
+namespace {
+
+std::string error_of(const std::string& yaml) {
+  const auto parsed = parse_chains(yaml, "edge.yaml");
+  return parsed ? "accepted" : parsed.error().text();
+}
+
+TEST(ChainYaml, ReadsEveryDocument) {
+  const auto parsed = parse_chains(R"(apiVersion: flowkeep.v1
+kind: Chain
+metadata: {name: edge}
+spec:
+  node: node-1
+  inside: inside
+  outside: outside
+  workers: 2
+  functions:
+    - type: nat44
+      config: {external_addresses: [203.0.113.10], port_range: {first: 1024, last: 2047}, on: true, off: "true", n: ~}
+---
+kind: Chain
+metadata:
+  name: second
+spec: {inside: a, outside: b}
+---
+)",
+                                   "edge.yaml");
+  ASSERT_TRUE(parsed.ok()) << parsed.error().text();
+  ASSERT_EQ(parsed->size(), 2u);
+  const v1::Chain& chain = parsed->front().chain;
+  EXPECT_EQ(chain.name(), "edge");
+  EXPECT_EQ(chain.spec().workers(), 2u);
+  const auto& fields = chain.spec().functions(0).config().fields();
+  EXPECT_EQ(fields.at("external_addresses").list_value().values(0).string_value(), "203.0.113.10");
+  EXPECT_EQ(fields.at("port_range").struct_value().fields().at("last").number_value(), 2'047);
+  EXPECT_TRUE(fields.at("on").bool_value());
+  EXPECT_EQ(fields.at("off").string_value(), "true");
+  EXPECT_TRUE(fields.at("n").has_null_value());
+  EXPECT_EQ((*parsed)[1].chain.name(), "second");
+}
+
+TEST(ChainYaml, NamesFileLineAndPath) {
+  const std::string head = "kind: Chain\nmetadata: {name: edge}\n";
+  const struct {
+    std::string yaml, expected;
+  } kCases[] = {
+      {"", "edge.yaml: holds no document"},
+      {"kind: Chain\nspec: {", "edge.yaml:2: is not YAML: "},
+      {"- a", "edge.yaml:1: : is a list; a map is needed"},
+      {"spec: {}", "edge.yaml:1: kind: is missing; accepted: Chain"},
+      {"kind: Pod", "edge.yaml:1: kind: is \"Pod\"; accepted: Chain"},
+      {"apiVersion: v2\nkind: Chain", "edge.yaml:1: apiVersion: is \"v2\"; accepted: flowkeep.v1"},
+      {"kind: Chain\nspec: {}", "edge.yaml:1: metadata.name: is missing"},
+      {head, "edge.yaml:1: spec: is missing"},
+      {"kind: Chain\nmetadata: {nmae: edge}",
+       "edge.yaml:2: metadata.nmae: unknown field; accepted: name"},
+      {head + "status: {}",
+       "edge.yaml:3: status: unknown field; accepted: apiVersion, kind, metadata, spec"},
+      {head + "spec:\n  inside: a\n  functoins: []",
+       "edge.yaml:5: spec.functoins: unknown field; accepted: node, inside, outside, workers, "
+       "buckets, functions"},
+      {head + "spec:\n  workers: many",
+       "edge.yaml:4: spec.workers: is \"many\"; a whole number from 0 is needed"},
+      {head + "spec:\n  workers: -1",
+       "edge.yaml:4: spec.workers: is \"-1\"; a whole number from 0 is needed"},
+      {head + "spec:\n  inside: [a]", "edge.yaml:4: spec.inside: is a list; a text is needed"},
+      {head + "spec:\n  functions: nat44",
+       "edge.yaml:4: spec.functions: is \"nat44\"; a list is needed"},
+      {head + "spec:\n  inside: a\n  inside: b", "edge.yaml:5: spec.inside: is given twice"},
+      {head + "spec:\n  functions:\n    - tpye: nat44",
+       "edge.yaml:5: spec.functions[0].tpye: unknown field; accepted: type, config"},
+      {head + "spec:\n  functions:\n    - config: 7",
+       "edge.yaml:5: spec.functions[0].config: is \"7\"; a map is needed"},
+      {head + "spec: {functions: [{config: &a {b: *a}}]}", "edge.yaml:"},
+  };
+  for (const auto& [yaml, expected] : kCases) {
+    EXPECT_TRUE(error_of(yaml).starts_with(expected))
+        << error_of(yaml) << "\nexpected: " << expected;
+  }
+}
+
+TEST(ChainYaml, BoundsDepthAndAliases) {
+  for (const size_t depth : {70, 5'000}) {  // beyond our limit, and beyond the parser's
+    std::string deep = "kind: Chain\nmetadata: {name: edge}\nspec: {functions: [{config: {a: ";
+    deep += std::string(depth, '[') + std::string(depth, ']') + "}}]}";
+    EXPECT_NE(error_of(deep).find("is nested too deeply"), std::string::npos) << error_of(deep);
+  }
+  std::string bomb =
+      "kind: Chain\nmetadata: {name: edge}\nspec: {functions: [{config: {a0: &a0 "
+      "[x,x,x,x,x,x,x,x,x,x]";
+  for (int i = 1; i < 9; ++i) {
+    bomb += ", a" + std::to_string(i) + ": &a" + std::to_string(i) + " [";
+    for (int j = 0; j < 10; ++j) bomb += (j == 0 ? "*a" : ",*a") + std::to_string(i - 1);
+    bomb += "]";
+  }
+  bomb += "}}]}";
+  EXPECT_NE(error_of(bomb).find("the document is too large"), std::string::npos) << error_of(bomb);
+}
+
+TEST(ChainYaml, FindsTheLineOfAPathOrOfWhatHoldsIt) {
+  const auto parsed = parse_chains(
+      "kind: Chain\nmetadata: {name: edge}\nspec:\n  functions:\n    - type: firewall\n      "
+      "config:\n        rules:\n"
+      "          - name: web\n            source: [10.0.0.0/33]\n",
+      "edge.yaml");
+  ASSERT_TRUE(parsed.ok()) << parsed.error().text();
+  const ChainDocument& document = parsed->front();
+  EXPECT_EQ(document.place("spec.functions[0].config.rules[0].source[0]: bad"), "edge.yaml:9: ");
+  EXPECT_EQ(document.place("spec.functions[0].config.rules[0].action: is missing"),
+            "edge.yaml:8: ");
+  EXPECT_EQ(document.place("spec.inside: is missing"), "edge.yaml:4: ");
+  EXPECT_EQ(document.place("name: bad"), "edge.yaml:2: ");
+  EXPECT_EQ(document.place("something else"), "edge.yaml: ");
+}
+
+TEST(ChainYaml, TheChainOfTheDemoIsRead) {
+  std::ifstream file(std::string(FLOWKEEP_SOURCE) + "/configs/chains/edge.yaml");
+  std::ostringstream text;
+  text << file.rdbuf();
+  const auto parsed = parse_chains(text.str(), "edge.yaml");
+  ASSERT_TRUE(parsed.ok()) << parsed.error().text();
+  EXPECT_EQ(parsed->front().chain.spec().functions_size(), 2);
+}
+
+// ---- The program
+// ------------------------------------------------------------------------------------
+
+struct Ended {
+  int code;
+  std::string out, err;
+};
+
+Ended run(const std::vector<std::string>& arguments, const std::string& environment = "",
+          const std::string& input = "") {
+  std::istringstream in(input);
+  std::ostringstream out, err;
+  const int code = run_flowkeepctl(arguments, environment, in, out, err);
+  return {code, out.str(), err.str()};
+}
+
+TEST(Ctl, WrongUsageIsTwo) {
+  const std::vector<std::vector<std::string>> kWrong = {
+      {},
+      {"frobnicate"},
+      {"get"},
+      {"get", "pods"},
+      {"get", "chains", "a", "b"},
+      {"get", "chains", "--count", "1"},
+      {"apply"},
+      {"apply", "-f"},
+      {"delete", "chain"},
+      {"describe", "worker", "1"},
+      {"drill"},
+      {"drill", "kill-worker", "--count", "0"},
+      {"drill", "kill-worker", "--count", "many"},
+      {"top", "--interval", "0"},
+      {"top", "--once=yes"},
+      {"get", "chains", "-o", "xml"},
+      {"--unknown", "get", "chains"},
+  };
+  for (const auto& arguments : kWrong) {
+    const Ended ended = run(arguments);
+    EXPECT_EQ(ended.code, kExitUsage) << (arguments.empty() ? "" : arguments[0]) << ended.err;
+    EXPECT_TRUE(ended.err.starts_with("flowkeepctl: ")) << ended.err;
+    EXPECT_EQ(ended.out, "");
+  }
+}
+
+TEST(Ctl, HelpNeedsNoController) {
+  EXPECT_EQ(run({"help"}).code, kExitOk);
+  EXPECT_EQ(run({"get", "chains", "--help"}).code, kExitOk);
+  EXPECT_NE(run({"help"}).out.find("Exit codes"), std::string::npos);
+  EXPECT_EQ(run({"version"}).out, "flowkeepctl " FLOWKEEP_VERSION "\n");
+}
+
+TEST(Ctl, SaysThatNoControllerAnswersAndWhatToDo) {
+  const std::string expected =
+      "flowkeepctl: controller at 127.0.0.1:1 cannot be reached (connection refused); start it "
+      "with ./flowkeep up; "
+      "the dataplane keeps running without it\n";
+  const std::vector<std::vector<std::string>> kCommands = {{"get", "chains"},
+                                                           {"top", "--once"},
+                                                           {"drill", "kill-worker"},
+                                                           {"events", "--watch"},
+                                                           {"flows"}};
+  for (auto arguments : kCommands) {
+    EXPECT_EQ(run(arguments, "127.0.0.1:1").code, kExitUnreachable);
+    arguments.insert(arguments.begin(), {"--controller", "127.0.0.1:1"});
+    const Ended ended = run(arguments, "127.0.0.1:2");
+    EXPECT_EQ(ended.code, kExitUnreachable);
+    EXPECT_EQ(ended.err, expected);
+  }
+}
+
+TEST(Ctl, WrongYamlIsRefusedBeforeTheControllerIsAsked) {
+  const Ended ended = run({"apply", "-f", "-"}, "127.0.0.1:1", "kind: Chain\nspce: {}\n");
+  EXPECT_EQ(ended.code, kExitRefused);
+  EXPECT_EQ(ended.err,
+            "flowkeepctl: standard input:2: spce: unknown field; accepted: apiVersion, kind, "
+            "metadata, spec\n");
+  EXPECT_EQ(run({"apply", "-f", "/nonexistent.yaml"}).code, kExitRefused);
+}
+
+TEST(Ctl, TimeoutsSuitTheCommand) {
+  EXPECT_EQ(CommandLine::parse({"get", "chains"}, "")->timeout().count(), 10'000);
+  EXPECT_EQ(CommandLine::parse({"get", "chains", "--timeout=2.5"}, "")->timeout().count(), 2'500);
+  EXPECT_EQ(CommandLine::parse({"drill", "kill-worker", "--count", "100"}, "")->timeout().count(),
+            330'000);
+  EXPECT_EQ(CommandLine::parse({"get", "chains"}, "")->controller(), "127.0.0.1:7470");
+}
+
+TEST(Table, AlignsItsColumns) {
+  Table table({"NAME", ">COUNT", "STATE"});
+  table.add({"a", "1", ""});
+  table.add({"longer", "20000", "ok"});
+  std::ostringstream out;
+  table.print(out);
+  EXPECT_EQ(out.str(),
+            "NAME     COUNT   STATE\n"
+            "a            1\n"
+            "longer   20000   ok\n");
+}
+
+TEST(Table, ShortFormsOfQuantities) {
+  EXPECT_EQ(age_text(0, 100), "-");
+  EXPECT_EQ(age_text(100, 142.9), "42s");
+  EXPECT_EQ(age_text(0.5, 200.5), "3m20s");
+  EXPECT_EQ(age_text(1, 1 + 5 * 3'600 + 600), "5h10m");
+  EXPECT_EQ(age_text(1, 1 + 12 * 86'400), "12d");
+  EXPECT_EQ(bytes_text(256ull << 20), "256.0 MiB");
+  EXPECT_EQ(microseconds_text(-1), "-");
+  EXPECT_EQ(microseconds_text(87), "87 us");
+  EXPECT_EQ(microseconds_text(1'200), "1.20 ms");
+  EXPECT_EQ(microseconds_text(2.31e6), "2.31 s");
+}
+
+}  // namespace
+}  // namespace flowkeep
