@@ -1,6 +1,5 @@
 // Drills on workers: a fault is injected, and what follows is measured with the time stamp counter.
 #include <rte_cycles.h>
-
 #include <unistd.h>
 
 #include <algorithm>
