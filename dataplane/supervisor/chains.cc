@@ -295,6 +295,7 @@ void Supervisor::finish_handover(ChainState& chain) {
     tell_switch({.command = SwitchCommand::kDiscardSlot, .chain = chain.index, .slot = slot, .owner = {}});
   }
   chain.leaving_slots.clear();
+  replenish(chain);  // the slots have taken the standbys
   const double handover_ms = arena_.tsc_to_us(rte_rdtsc() - chain.handover_tsc) / 1000.0;
   event("chain_applied", chain.name, "revision " + std::to_string(chain.revision.revision()) + " runs in " +
                                          std::to_string(chain.slots.size()) + " slot(s)");

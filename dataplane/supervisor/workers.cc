@@ -223,6 +223,8 @@ bool Supervisor::is_hung(uint32_t index, WorkerInfo& info, std::string& why) {
   const int slot = process.slot.load();
   const pid_t pid = process.pid.load();
   if (slot < 0 || pid == 0 || process.state.load() == ProcessState::kFree) return false;
+  // A worker that was ended keeps its number until it is reaped, but the slot is its successor's.
+  if (header_.slots[slot].process.load() != static_cast<int32_t>(index)) return false;
   const uint64_t bursts = header_.slots[slot].bursts.load();
   const uint64_t now_tsc = rte_rdtsc();
   if (bursts != info.last_bursts || rte_ring_empty(arena_.inbox(static_cast<size_t>(slot)))) {

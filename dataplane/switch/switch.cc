@@ -250,6 +250,8 @@ void Switch::ingest(size_t port_index, rte_mbuf* packet) {
   Be32 destination;
   std::memcpy(&destination.raw, ip + 16, 4);
   if (is_echo_request(frame, meta) && answers_for(state, destination)) return answer_echo(port_index, packet);
+  // Multicast, reserved and broadcast addresses are not routed (RFC 1812 sections 4.2.3.1 and 5.3.7).
+  if (destination.host() >= 0xe0000000U) return drop_of_chain(chain, packet, DropReason::kNotForUs);
   const bool found = find_bucket(chain, meta, destination);
   if (!found) return drop_of_chain(chain, packet, DropReason::kNoPortLease);
   const bool translated = side == Side::kOutside && chain.external_count > 0;

@@ -11,9 +11,9 @@ from fixtures.waiting import wait_until
 _FLOWS = 1000
 _KILLS = 50
 _KILL_INTERVAL_MS = 120
-_RATE = "220kpps"
+_RATE = "240kpps"
 _RATE_REQUIRED_PPS = 200_000
-_SIZES = (64, 512, 1500)
+_SIZES_AND_FLOORS_PPS = ((64, _RATE_REQUIRED_PPS), (512, 100_000), (1500, 50_000))
 
 
 def steps(lab, report):
@@ -90,12 +90,12 @@ class GeneratorTraffic:
 
     def throughput(self):
         rows = []
-        for size in _SIZES:
+        for size, floor_pps in _SIZES_AND_FLOORS_PPS:
             report = self._generate(f"throughput-{size}", size=size, rate="max", duration=3).report()
             pps = report["rx_pps"]
             rows.append(f"  {size:>6}  {pps / 1e6:>11.3f}  {pps * size * 8 / 1e9:>7.2f}  "
                         f"{100 * report['lost'] / max(1, report['tx_packets']):>9.2f}")
-            self.report.at_least(f"throughput, {size}-byte frames", round(pps), _RATE_REQUIRED_PPS, "packets/s")
+            self.report.at_least(f"throughput, {size}-byte frames", round(pps), floor_pps, "packets/s")
         table = ["Throughput, one worker, generator and node on the same cores, the generator at full speed:",
                  "   bytes    Mpackets/s   Gbit/s     % lost", *rows]
         for line in table:

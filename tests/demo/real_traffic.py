@@ -6,22 +6,22 @@ import time
 
 from report import say
 
+from fixtures import paths
 from fixtures.killing import kill_workers_while
 from fixtures.lab import CHAIN, INSIDE_HOST, NAT_ADDRESS, OUTSIDE_HOST, VethSite, edge_chain
-from fixtures.process import run
 from fixtures.traffic import EchoClient, EchoServer, HttpServer, random_file, sha256
 from fixtures.waiting import wait_until
 
-_DOWNLOAD_MB = 256
-_DOWNLOAD_RATE = "20M"        # bytes a second: long enough for the kills
-_KILL_INTERVAL_S = 0.15
+_DOWNLOAD_MB = 208            # of 2^20 bytes: 218 MB
+_DOWNLOAD_RATE = "10M"        # bytes a second: long enough for the kills, on a busy machine too
+_KILL_INTERVAL_S = 0.1
 _KILLS = 50
 _FORBIDDEN_PORT = 9090
 
 
 def steps(lab, report):
     """[(title, function)]; makes the site."""
-    return [(title, function) for title, function in RealTraffic(lab, report).steps()]
+    return RealTraffic(lab, report).steps()
 
 
 class RealTraffic:
@@ -124,9 +124,8 @@ class RealTraffic:
                          "retransmission time-out included).")
 
     def _mapping(self, port):
-        flows = [flow for flow in self.ctl.flows(CHAIN, f"proto=tcp dport={port}")]
+        flows = self.ctl.flows(CHAIN, f"proto=tcp dport={port}")
         return " ".join(sorted(flow["external"] for flow in flows))
 
     def _ctl_command(self):
-        from fixtures import paths
         return [paths.CTL, "--controller", self.ctl.address]

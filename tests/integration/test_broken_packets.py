@@ -2,8 +2,10 @@
 
 import collections
 
+from fixtures import pcap
 from fixtures.frames import (ETHERTYPE_IPV6, ETHERTYPE_VLAN, ICMP, TCP, UDP, ethernet, icmp, ipv4, send, tcp, udp)
-from fixtures.lab import CHAIN, OUTSIDE_HOST, VethSite
+from fixtures.lab import CHAIN, OUTSIDE_HOST, MemifSite, VethSite
+from fixtures.traffic import Generator
 from fixtures.waiting import TimedOut, wait_until
 
 _ECHO_REQUEST, _UNREACHABLE, _TIMESTAMP = 8, 3, 13
@@ -28,8 +30,6 @@ def _packets():
         ("bad_ipv4_header", "total length within the header", ipv4(UDP, udp(), total_length=19)),
         ("bad_ipv4_header", "header longer than the packet", ipv4(UDP, udp(), header_words=15, total_length=35)),
         ("bad_ipv4_checksum", "checksum", ipv4(UDP, udp(), checksum=0x1234)),
-        ("unsupported_fragment", "first fragment", ipv4(UDP, udp(), fragment=0x2000)),
-        ("unsupported_fragment", "later fragment", ipv4(UDP, udp(), fragment=0x0010)),
         ("unsupported_protocol", "GRE", ipv4(47, bytes(16))),
         ("bad_source", "loopback", ipv4(UDP, udp(), source="127.0.0.1")),
         ("bad_source", "multicast", ipv4(UDP, udp(), source="224.0.0.1")),
@@ -81,6 +81,17 @@ def test_each_broken_packet_has_its_reason(lab):
     assert not wrong, "\n".join(wrong)
     assert site.ctl.chain_on_node(CHAIN).get("worker_deaths", 0) == 0
     assert " 0% packet loss" in site.inside.run("ping", "-n", "-c", "2", "-i", "0.2", OUTSIDE_HOST).stdout
+
+
+def test_fragments(lab):
+    """Over memif: of an af_packet port the kernel keeps fragments back until they are whole."""
+    site = MemifSite(lab)
+    site.deploy()
+    frames = [ethernet("02:00:00:00:00:01", ipv4(UDP, udp(), fragment=fragment)) for fragment in (0x2000, 0x2001, 0x0010)]
+    capture = pcap.write(lab.path("fragments.pcap"), frames * _COPIES)
+    Generator(lab, site, "fragments", profile="pcap", pcap=capture, rate="1kpps").report()
+    expected = {"unsupported_fragment": len(frames) * _COPIES}
+    wait_until(lambda: _drops(site.ctl) == expected, f"drops to be {expected}", 5)
 
 
 def test_a_packet_at_the_end_of_its_life_is_answered(lab):

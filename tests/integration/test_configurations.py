@@ -6,6 +6,7 @@ import os
 import yaml
 
 from fixtures import paths
+from fixtures.controller import Controller
 from fixtures.lab import MemifSite
 from fixtures.waiting import wait_until
 
@@ -40,7 +41,6 @@ def test_a_restarted_controller_knows_its_chains(lab):
     site.deploy()
     site.controller.send(9)
     site.controller.wait()
-    from fixtures.controller import Controller
     again = lab.add(Controller(lab.directory)).wait_until_ready()
     assert [chain["name"] for chain in again.ctl.list("chains")] == ["edge"]
     site.node.wait_until_ready(again.ctl)

@@ -1,5 +1,7 @@
 """Workers die under the packet generator, which misses no packet."""
 
+import os
+
 from fixtures.killing import kill_worker
 from fixtures.lab import CHAIN, MemifSite, edge_chain
 from fixtures.outcome import time_limit
@@ -83,8 +85,8 @@ def test_a_thousand_kills_leak_no_packet(lab):
 def test_a_hung_worker_is_replaced(lab):
     site = _deployed(lab)
     generator = _generate(lab, site, duration=8)
-    drill = site.ctl.json("drill", "hang-worker", "--chain", CHAIN, "--count", "2", "--interval-ms", "500")
-    assert len(drill["injections"]) == 2 and drill["state_verified"], drill
+    drill = site.ctl.json("drill", "hang-worker", "--chain", CHAIN, "--count", "2", "--interval-ms", "500", check=False)
+    assert len(drill["injections"]) == 2 and drill["state_verified"], drill   # loss: the generator knows better
     _assert_nothing_lost(generator.report())
 
 
@@ -114,6 +116,5 @@ def test_the_dataplane_outlives_the_controller(lab):
     refused = site.ctl("get", "nodes", check=False)
     assert refused.returncode == site.ctl.EXIT_UNREACHABLE, refused
     assert site.ctl.address in refused.stderr and not refused.stdout, refused
-    import os
     os.kill(victim, 9)      # and workers fail over without it
     _assert_nothing_lost(generator.report())

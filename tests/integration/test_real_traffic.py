@@ -69,7 +69,7 @@ def test_iperf_both_ways(lab):
     _rules(document).insert(0, {"name": "iperf", "action": "accept", "protocol": "tcp",
                                 "destination_ports": ["5201"]})
     site.deploy(document)
-    server = lab.add(site.outside.start(["iperf3", "-s", "-B", OUTSIDE_HOST], lab.path("iperf3.log")))
+    server = lab.add(site.outside.start(["iperf3", "-s", "--forceflush", "-B", OUTSIDE_HOST], lab.path("iperf3.log")))
     server.wait_for_output("Server listening")
     for direction in ([], ["-R"]):
         done = site.inside.run("iperf3", "-J", "-t", "3", "-c", OUTSIDE_HOST, *direction)
