@@ -15,8 +15,8 @@
 namespace flowkeep {
 namespace {
 
-// What rte_acl searches, in network order. It reads the first field as one byte and then 4 bytes for each
-// input index.
+// What rte_acl searches, in network order. It reads the first field as one byte and then 4 bytes
+// for each input index.
 struct AclTuple {
   uint8_t protocol;
   uint8_t unread[3];
@@ -28,7 +28,15 @@ struct AclTuple {
 };
 static_assert(sizeof(AclTuple) == 20);
 
-enum Field : uint8_t { kProtocol, kSide, kSource, kDestination, kSourcePort, kDestinationPort, kFields };
+enum Field : uint8_t {
+  kProtocol,
+  kSide,
+  kSource,
+  kDestination,
+  kSourcePort,
+  kDestinationPort,
+  kFields
+};
 
 constexpr rte_acl_field_def kLayout[kFields] = {
     {RTE_ACL_FIELD_TYPE_BITMASK, 1, kProtocol, 0, offsetof(AclTuple, protocol)},
@@ -46,10 +54,17 @@ bool start_private_eal() {
   static const bool started = [] {
     std::string prefix = "flowkeep-zygote-" + std::to_string(getpid());
     std::string name = "flowkeep-zygote";
-    char* arguments[] = {name.data(), const_cast<char*>("--no-huge"), const_cast<char*>("--no-shconf"),
-                         const_cast<char*>("--no-telemetry"), const_cast<char*>("--no-pci"), const_cast<char*>("-m"),
-                         const_cast<char*>("512"), const_cast<char*>("--file-prefix"), prefix.data(),
-                         const_cast<char*>("--log-level"), const_cast<char*>("*:3")};
+    char* arguments[] = {name.data(),
+                         const_cast<char*>("--no-huge"),
+                         const_cast<char*>("--no-shconf"),
+                         const_cast<char*>("--no-telemetry"),
+                         const_cast<char*>("--no-pci"),
+                         const_cast<char*>("-m"),
+                         const_cast<char*>("512"),
+                         const_cast<char*>("--file-prefix"),
+                         prefix.data(),
+                         const_cast<char*>("--log-level"),
+                         const_cast<char*>("*:3")};
     const bool up = rte_eal_init(static_cast<int>(std::size(arguments)), arguments) >= 0;
     std::error_code ignored;
     std::filesystem::remove_all("/var/run/dpdk/" + prefix, ignored);
@@ -58,7 +73,9 @@ bool start_private_eal() {
   return started;
 }
 
-uint32_t prefix_mask(uint8_t bits) { return bits == 0 ? 0 : ~uint32_t{0} << (32 - bits); }
+uint32_t prefix_mask(uint8_t bits) {
+  return bits == 0 ? 0 : ~uint32_t{0} << (32 - bits);
+}
 
 AclRule acl_rule(const ClassifierRule& rule, int32_t priority) {
   AclRule acl{};
@@ -82,7 +99,9 @@ AclRule acl_rule(const ClassifierRule& rule, int32_t priority) {
 
 }  // namespace
 
-AclClassifier::~AclClassifier() { rte_acl_free(context_); }
+AclClassifier::~AclClassifier() {
+  rte_acl_free(context_);
+}
 
 Result<void> AclClassifier::build(std::vector<ClassifierRule> rules) {
   if (rules.empty()) return {};
@@ -126,7 +145,8 @@ void AclClassifier::classify(std::span<const FlowKey> tuples, std::span<uint32_t
     for (unsigned i = 0; i < count; ++i) {
       const FlowKey& key = tuples[begin + i];
       const uint32_t side = Be32::from_host(key.side == Side::kInside ? 1 : 2).raw;
-      searched[i] = {key.protocol, {}, side, key.src.raw, key.dst.raw, key.src_port.raw, key.dst_port.raw};
+      searched[i] = {key.protocol,    {}, side, key.src.raw, key.dst.raw, key.src_port.raw,
+                     key.dst_port.raw};
       pointers[i] = reinterpret_cast<const uint8_t*>(&searched[i]);
     }
     if (context_ != nullptr) rte_acl_classify(context_, pointers, found, count, 1);

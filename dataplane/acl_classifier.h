@@ -1,8 +1,8 @@
 // AclClassifier: the firewall's rule search by DPDK's rte_acl.
 //
-// rte_acl builds its tables in EAL memory, so the first build() of a process starts a private EAL without
-// huge pages, ports or shared files. Built in a zygote; workers, forked afterwards, only classify, which
-// calls nothing that allocates or locks.
+// rte_acl builds its tables in EAL memory, so the first build() of a process starts a private EAL
+// without huge pages, ports or shared files. Built in a zygote; workers, forked afterwards, only
+// classify, which calls nothing that allocates or locks.
 #pragma once
 
 #include <memory>
@@ -28,8 +28,8 @@ class AclClassifier final : public Classifier {
   rte_acl_ctx* context_ = nullptr;
 };
 
-// Makes all of the private EAL's memory read-only in this process and those forked from it: a worker's
-// wild store cannot change the tables that others use. No more build() afterwards.
+// Makes all of the private EAL's memory read-only in this process and those forked from it: a
+// worker's wild store cannot change the tables that others use. No more build() afterwards.
 void protect_acl_tables();
 
 }  // namespace flowkeep

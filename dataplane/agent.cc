@@ -63,12 +63,15 @@ class SupervisorLink {
       const std::lock_guard lock(mutex_);
       request.set_id(++last_id_);
       answer = waiting_[request.id()].get_future();
-      if (!send_frame(socket_, request.SerializeAsString())) return unavailable("node", "the supervisor is gone");
+      if (!send_frame(socket_, request.SerializeAsString()))
+        return unavailable("node", "the supervisor is gone");
     }
-    if (answer.wait_for(kSupervisorPatience) != std::future_status::ready) return unavailable("node", "the supervisor does not answer");
+    if (answer.wait_for(kSupervisorPatience) != std::future_status::ready)
+      return unavailable("node", "the supervisor does not answer");
     Reply reply = answer.get();
     if (!reply.failed()) return reply;
-    return Error{static_cast<Error::Kind>(reply.error_kind()), reply.error_field(), reply.error_message()};
+    return Error{static_cast<Error::Kind>(reply.error_kind()), reply.error_field(),
+                 reply.error_message()};
   }
 
  private:
@@ -97,7 +100,8 @@ class SupervisorLink {
 
 class NodeAgentService final : public node::v1::NodeAgent::Service {
  public:
-  NodeAgentService(const NodeConfig& config, const Arena& arena, const Pool& pool, int supervisor_socket)
+  NodeAgentService(const NodeConfig& config, const Arena& arena, const Pool& pool,
+                   int supervisor_socket)
       : config_(config), arena_(arena), pool_(pool), supervisor_(supervisor_socket) {}
 
   grpc::Status ApplyChain(grpc::ServerContext*, const node::v1::ApplyChainRequest* request,
@@ -106,21 +110,24 @@ class NodeAgentService final : public node::v1::NodeAgent::Service {
     *ask.mutable_apply() = *request;
     Result<Reply> reply = supervisor_.ask(std::move(ask));
     if (!reply) return to_status(reply.error());
-    if (Result<void> saved = save_revision(config_.state_dir, request->revision()); !saved) return to_status(saved.error());
+    if (Result<void> saved = save_revision(config_.state_dir, request->revision()); !saved)
+      return to_status(saved.error());
     *response = reply->applied();
     return grpc::Status::OK;
   }
 
   grpc::Status RemoveChain(grpc::ServerContext*, const node::v1::RemoveChainRequest* request,
                            node::v1::RemoveChainResponse*) override {
-    if (Result<void> forgotten = forget_revision(config_.state_dir, request->chain()); !forgotten) return to_status(forgotten.error());
+    if (Result<void> forgotten = forget_revision(config_.state_dir, request->chain()); !forgotten)
+      return to_status(forgotten.error());
     Request ask;
     *ask.mutable_remove() = *request;
     Result<Reply> reply = supervisor_.ask(std::move(ask));
     return reply ? grpc::Status::OK : to_status(reply.error());
   }
 
-  grpc::Status GetStatus(grpc::ServerContext*, const node::v1::GetStatusRequest*, node::v1::NodeStatus* response) override {
+  grpc::Status GetStatus(grpc::ServerContext*, const node::v1::GetStatusRequest*,
+                         node::v1::NodeStatus* response) override {
     *response = node_status(config_, arena_, pool_);
     return grpc::Status::OK;
   }
@@ -139,13 +146,18 @@ class NodeAgentService final : public node::v1::NodeAgent::Service {
     return grpc::Status::OK;
   }
 
-  grpc::Status RunDrill(grpc::ServerContext*, const node::v1::RunDrillRequest* request, node::v1::DrillReport* response) override {
+  grpc::Status RunDrill(grpc::ServerContext*, const node::v1::RunDrillRequest* request,
+                        node::v1::DrillReport* response) override {
     if (request->kind() == "kill-node") return kill_node(*response);
     if (request->kind() != "kill-worker" && request->kind() != "hang-worker") {
-      return to_status(invalid("kind", "\"" + request->kind() + "\" is no drill; accepted: kill-worker, hang-worker, kill-node"));
+      return to_status(
+          invalid("kind", "\"" + request->kind() +
+                              "\" is no drill; accepted: kill-worker, hang-worker, kill-node"));
     }
     const int chain = chain_index(arena_, request->chain());
-    if (chain < 0) return to_status(Error{Error::Kind::kNotFound, "chain", "\"" + request->chain() + "\" does not run on this node"});
+    if (chain < 0)
+      return to_status(Error{Error::Kind::kNotFound, "chain",
+                             "\"" + request->chain() + "\" does not run on this node"});
     const FlowSnapshot before = snapshot_flows(arena_, pool_, chain);
     Request ask;
     *ask.mutable_drill() = *request;
@@ -157,7 +169,8 @@ class NodeAgentService final : public node::v1::NodeAgent::Service {
   }
 
  private:
-  static void add_check(node::v1::DrillReport& report, const char* name, bool ok, double measured, double required, const char* unit) {
+  static void add_check(node::v1::DrillReport& report, const char* name, bool ok, double measured,
+                        double required, const char* unit) {
     node::v1::DrillCheck& check = *report.add_checks();
     check.set_name(name);
     check.set_ok(ok);
@@ -166,9 +179,10 @@ class NodeAgentService final : public node::v1::NodeAgent::Service {
     check.set_unit(unit);
   }
 
-  // Flows that ended by themselves during the drill are not found afterwards; none may have changed.
-  static void judge(const FlowSnapshot& before, const FlowSnapshot& after, const node::v1::RunDrillRequest& request,
-                    node::v1::DrillReport& report) {
+  // Flows that ended by themselves during the drill are not found afterwards; none may have
+  // changed.
+  static void judge(const FlowSnapshot& before, const FlowSnapshot& after,
+                    const node::v1::RunDrillRequest& request, node::v1::DrillReport& report) {
     uint64_t changed = 0;
     report.set_flows_before(before.size());
     report.set_flows_resumed(count_resumed(before, after, changed));
@@ -180,18 +194,22 @@ class NodeAgentService final : public node::v1::NodeAgent::Service {
       if (injection.detect_us() >= 0) recovered += 1;
     }
     add_check(report, "faults injected", done == wanted, done, wanted, "faults");
-    add_check(report, "faults detected and taken over", recovered == wanted, recovered, wanted, "faults");
-    add_check(report, "packets lost", report.packets_lost() == 0, static_cast<double>(report.packets_lost()), 0, "packets");
-    add_check(report, "flows with another translation", changed == 0, static_cast<double>(changed), 0, "flows");
+    add_check(report, "faults detected and taken over", recovered == wanted, recovered, wanted,
+              "faults");
+    add_check(report, "packets lost", report.packets_lost() == 0,
+              static_cast<double>(report.packets_lost()), 0, "packets");
+    add_check(report, "flows with another translation", changed == 0, static_cast<double>(changed),
+              0, "flows");
   }
 
   grpc::Status kill_node(node::v1::DrillReport& response) {
     response.set_kind("kill-node");
-    response.set_what_failed("the node: supervisor, switch, zygotes, workers and agent are killed with SIGKILL");
+    response.set_what_failed(
+        "the node: supervisor, switch, zygotes, workers and agent are killed with SIGKILL");
     const auto supervisor = static_cast<pid_t>(arena_.header().supervisor_pid.load());
     std::thread([supervisor] {
       std::this_thread::sleep_for(std::chrono::milliseconds(50));  // the answer leaves first
-      kill(supervisor, SIGKILL);                                   // all others die with it (PR_SET_PDEATHSIG)
+      kill(supervisor, SIGKILL);  // all others die with it (PR_SET_PDEATHSIG)
     }).detach();
     return grpc::Status::OK;
   }
@@ -228,7 +246,8 @@ void keep_registered(const NodeConfig& config, const Arena& arena, const Pool& p
   grpc::ChannelArguments options;  // a controller that comes back is found within a second or two
   options.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 500);
   options.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
-  const auto channel = grpc::CreateCustomChannel(config.controller, grpc::InsecureChannelCredentials(), options);
+  const auto channel =
+      grpc::CreateCustomChannel(config.controller, grpc::InsecureChannelCredentials(), options);
   const auto stub = v1::Nodes::NewStub(channel);
   const v1::RegisterRequest request = registration(config, arena, pool);
   for (bool registered = false;; std::this_thread::sleep_for(kHeartbeat)) {
@@ -260,7 +279,8 @@ void make_read_only(const Arena& arena, const Pool& pool) {
 
 }  // namespace
 
-[[noreturn]] void agent_main(const NodeConfig& config, const Arena& arena, Pool& pool, int supervisor_socket) {
+[[noreturn]] void agent_main(const NodeConfig& config, const Arena& arena, Pool& pool,
+                             int supervisor_socket) {
   make_read_only(arena, pool);
   NodeAgentService service(config, arena, pool, supervisor_socket);
   grpc::EnableDefaultHealthCheckService(true);
@@ -273,7 +293,9 @@ void make_read_only(const Arena& arena, const Pool& pool) {
   builder.SetMaxReceiveMessageSize(64 << 20);
   const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   if (server == nullptr || port == 0) {
-    std::fprintf(stderr, "flowkeep-node: agent.listen: \"%s\" cannot be listened on (in use?); accepted: host:port\n",
+    std::fprintf(stderr,
+                 "flowkeep-node: agent.listen: \"%s\" cannot be listened on (in use?); accepted: "
+                 "host:port\n",
                  config.agent_listen.c_str());
     _exit(kAgentCannotListen);
   }

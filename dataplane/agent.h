@@ -1,7 +1,8 @@
-// Agent: the node's gRPC service (dataplane/agent.proto), in a process of its own so that no thread of
-// gRPC is ever in a process that forks. Reads the arena and the pool (both read-only here); whatever
-// changes something it asks the supervisor for, over a socket. Registers with the controller and sends it a
-// heartbeat each second; the dataplane does not notice whether there is one.
+// Agent: the node's gRPC service (dataplane/agent.proto), in a process of its own so that no thread
+// of gRPC is ever in a process that forks. Reads the arena and the pool (both read-only here);
+// whatever changes something it asks the supervisor for, over a socket. Registers with the
+// controller and sends it a heartbeat each second; the dataplane does not notice whether there is
+// one.
 #pragma once
 
 #include <optional>
@@ -15,7 +16,8 @@ namespace flowkeep {
 
 inline constexpr int kAgentCannotListen = 3;  // exit status: the listening address cannot be had
 
-[[noreturn]] void agent_main(const NodeConfig& config, const Arena& arena, Pool& pool, int supervisor_socket);
+[[noreturn]] void agent_main(const NodeConfig& config, const Arena& arena, Pool& pool,
+                             int supervisor_socket);
 
 // Frames on the stream socket between agent and supervisor: 4 bytes of length, then the message.
 bool send_frame(int socket, const std::string& message);

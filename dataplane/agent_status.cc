@@ -9,7 +9,8 @@ namespace flowkeep {
 namespace {
 
 constexpr uint32_t kDefaultFlowLimit = 1000;
-constexpr std::array<const char*, 6> kPhases = {"free", "opening", "established", "closing_inside", "closing_outside", "closed"};
+constexpr std::array<const char*, 6> kPhases = {"free",           "opening",         "established",
+                                                "closing_inside", "closing_outside", "closed"};
 
 template <typename Counters>
 void copy_drops(const Counters& counters, google::protobuf::Map<std::string, uint64_t>& drops) {
@@ -26,7 +27,9 @@ std::string protocol_name(uint8_t protocol) {
   return std::to_string(protocol);
 }
 
-std::string endpoint(Be32 address, Be16 port) { return format_ipv4(address) + ":" + std::to_string(port.host()); }
+std::string endpoint(Be32 address, Be16 port) {
+  return format_ipv4(address) + ":" + std::to_string(port.host());
+}
 
 node::v1::Flow flow_message(const FlowRecord& record) {
   node::v1::Flow flow;
@@ -64,7 +67,8 @@ bool matches(const Term& term, const FlowRecord& record) {
 }
 
 Result<std::vector<Term>> parse_filter(const std::string& text) {
-  static const std::array<std::string, 7> known = {"proto", "src", "dst", "sport", "dport", "external", "phase"};
+  static const std::array<std::string, 7> known = {"proto", "src",      "dst",  "sport",
+                                                   "dport", "external", "phase"};
   std::vector<Term> terms;
   std::string spaced = text;
   std::replace(spaced.begin(), spaced.end(), ',', ' ');
@@ -73,7 +77,9 @@ Result<std::vector<Term>> parse_filter(const std::string& text) {
     const size_t equals = word.find('=');
     const std::string name = word.substr(0, equals);
     if (equals == std::string::npos || std::find(known.begin(), known.end(), name) == known.end()) {
-      return invalid("filter", "\"" + word + "\" is not understood; accepted: proto=, src=, dst=, sport=, dport=, external=, phase=");
+      return invalid("filter", "\"" + word +
+                                   "\" is not understood; accepted: proto=, src=, dst=, sport=, "
+                                   "dport=, external=, phase=");
     }
     terms.push_back({name, word.substr(equals + 1)});
   }
@@ -100,7 +106,8 @@ void fill_ports(const NodeConfig& config, const ArenaHeader& header, node::v1::N
   }
 }
 
-void fill_chains(const NodeConfig& config, const Arena& arena, const Pool& pool, node::v1::NodeStatus& status) {
+void fill_chains(const NodeConfig& config, const Arena& arena, const Pool& pool,
+                 node::v1::NodeStatus& status) {
   const ArenaHeader& header = arena.header();
   for (const ChainBlock& block : header.chains) {
     if (block.active.load() == 0) continue;
@@ -125,7 +132,10 @@ void fill_chains(const NodeConfig& config, const Arena& arena, const Pool& pool,
       if (slot.process.load() < 0) ++vacant;
     }
     chain.set_opened_flows(opened);
-    chain.set_state(block.revision.load() == 0 ? "starting" : vacant > 0 ? "degraded: " + std::to_string(vacant) + " slot(s) without a worker" : "running");
+    chain.set_state(block.revision.load() == 0 ? "starting"
+                    : vacant > 0
+                        ? "degraded: " + std::to_string(vacant) + " slot(s) without a worker"
+                        : "running");
   }
 }
 
@@ -133,7 +143,8 @@ void fill_workers(const Arena& arena, node::v1::NodeStatus& status) {
   const ArenaHeader& header = arena.header();
   for (const WorkerProcess& process : header.processes) {
     const ProcessState state = process.state.load();
-    if (state == ProcessState::kFree || state == ProcessState::kLeft || process.pid.load() == 0) continue;
+    if (state == ProcessState::kFree || state == ProcessState::kLeft || process.pid.load() == 0)
+      continue;
     node::v1::WorkerStatus& worker = *status.add_workers();
     worker.set_pid(static_cast<uint64_t>(process.pid.load()));
     worker.set_chain(header.chains[process.chain.load()].name);
@@ -145,7 +156,9 @@ void fill_workers(const Arena& arena, node::v1::NodeStatus& status) {
       continue;
     }
     const WorkerSlot& slot = header.slots[slot_number];
-    worker.set_state(state != ProcessState::kServing ? "starting" : slot.doorbell.sleeping.load() != 0 ? "sleeping" : "running");
+    worker.set_state(state != ProcessState::kServing      ? "starting"
+                     : slot.doorbell.sleeping.load() != 0 ? "sleeping"
+                                                          : "running");
     worker.set_bursts(slot.bursts.load());
     worker.set_packets(slot.packets.load());
     worker.set_commits(slot.commits.load());
@@ -172,7 +185,8 @@ node::v1::NodeStatus node_status(const NodeConfig& config, const Arena& arena, c
   status.set_switch_pid(header.switch_pid.load());
   status.set_supervisor_pid(header.supervisor_pid.load());
   status.set_switch_restarts(header.switch_restarts.load());
-  status.set_first_forwarded_at_s(static_cast<double>(header.switch_block.first_forward_unix_us.load()) / 1e6);
+  status.set_first_forwarded_at_s(
+      static_cast<double>(header.switch_block.first_forward_unix_us.load()) / 1e6);
   fill_ports(config, header, status);
   fill_chains(config, arena, pool, status);
   fill_workers(arena, status);
@@ -206,15 +220,19 @@ int chain_index(const Arena& arena, const std::string& name) {
   return -1;
 }
 
-Result<node::v1::ListFlowsResponse> list_flows(const Arena& arena, const Pool& pool, const node::v1::ListFlowsRequest& request) {
+Result<node::v1::ListFlowsResponse> list_flows(const Arena& arena, const Pool& pool,
+                                               const node::v1::ListFlowsRequest& request) {
   const int chain = chain_index(arena, request.chain());
-  if (chain < 0) return Error{Error::Kind::kNotFound, "chain", "\"" + request.chain() + "\" does not run on this node"};
+  if (chain < 0)
+    return Error{Error::Kind::kNotFound, "chain",
+                 "\"" + request.chain() + "\" does not run on this node"};
   const Result<std::vector<Term>> terms = parse_filter(request.filter());
   if (!terms) return terms.error();
   const uint32_t limit = request.limit() == 0 ? kDefaultFlowLimit : request.limit();
   node::v1::ListFlowsResponse response;
   pool.for_each_flow(arena.header().chains[chain].pool_index, [&](const FlowRecord& record) {
-    const bool wanted = std::all_of(terms->begin(), terms->end(), [&](const Term& term) { return matches(term, record); });
+    const bool wanted = std::all_of(terms->begin(), terms->end(),
+                                    [&](const Term& term) { return matches(term, record); });
     if (!wanted) return true;
     if (static_cast<uint32_t>(response.flows_size()) == limit) {
       response.set_truncated(true);

@@ -17,12 +17,14 @@ node::v1::ListEventsResponse list_events(const Arena& arena, uint64_t after, uin
 // Index of the active chain of that name, or -1.
 int chain_index(const Arena& arena, const std::string& name);
 // Errors: unknown chain, a term of the filter that is not understood.
-Result<node::v1::ListFlowsResponse> list_flows(const Arena& arena, const Pool& pool, const node::v1::ListFlowsRequest& request);
+Result<node::v1::ListFlowsResponse> list_flows(const Arena& arena, const Pool& pool,
+                                               const node::v1::ListFlowsRequest& request);
 
 // Every live flow's translation: inside key to outside key, both as bytes. For drills.
 using FlowSnapshot = std::map<std::string, std::string>;
 FlowSnapshot snapshot_flows(const Arena& arena, const Pool& pool, int chain);
-// Of those before, how many are there afterwards with the same translation. `changed`: with another one.
+// Of those before, how many are there afterwards with the same translation. `changed`: with another
+// one.
 uint64_t count_resumed(const FlowSnapshot& before, const FlowSnapshot& after, uint64_t& changed);
 
 }  // namespace flowkeep

@@ -24,12 +24,17 @@ namespace {
 constexpr uintptr_t kArenaAddress = 0x200000000000ULL;
 constexpr uint64_t kHugePageBytes = 2ULL << 20;
 
-uint64_t round_up(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
+uint64_t round_up(uint64_t value, uint64_t unit) {
+  return (value + unit - 1) / unit * unit;
+}
 
-uint64_t ring_bytes() { return round_up(static_cast<uint64_t>(rte_ring_get_memsize(kRingPackets)), 4096); }
+uint64_t ring_bytes() {
+  return round_up(static_cast<uint64_t>(rte_ring_get_memsize(kRingPackets)), 4096);
+}
 
 uint64_t packet_region_offset() {
-  return round_up(round_up(sizeof(ArenaHeader), 4096) + 2 * kMaxWorkerSlots * ring_bytes(), kHugePageBytes);
+  return round_up(round_up(sizeof(ArenaHeader), 4096) + 2 * kMaxWorkerSlots * ring_bytes(),
+                  kHugePageBytes);
 }
 
 std::string meminfo(std::string_view key) {
@@ -77,9 +82,11 @@ int make_memory(uint64_t bytes, bool huge) {
 }  // namespace
 
 Result<Arena> Arena::create(uint32_t packet_count, uint32_t packet_bytes, Hugepages hugepages) {
-  const uint64_t packets = round_up(static_cast<uint64_t>(packet_count) * packet_bytes + 4096, kHugePageBytes);
+  const uint64_t packets =
+      round_up(static_cast<uint64_t>(packet_count) * packet_bytes + 4096, kHugePageBytes);
   const uint64_t bytes = packet_region_offset() + packets;
-  const std::string wanted = std::to_string(bytes >> 20) + " MiB for " + std::to_string(packet_count) + " packets";
+  const std::string wanted =
+      std::to_string(bytes >> 20) + " MiB for " + std::to_string(packet_count) + " packets";
 
   int fd = -1;
   bool huge = false;
@@ -87,18 +94,20 @@ Result<Arena> Arena::create(uint32_t packet_count, uint32_t packet_bytes, Hugepa
     fd = make_memory(bytes, true);
     huge = fd >= 0;
     if (!huge && hugepages == Hugepages::kAlways) {
-      return unavailable("packets.hugepages",
-                         "\"always\", but " + wanted + " cannot be had in huge pages (" + std::strerror(errno) +
-                             "; HugePages_Free: " + meminfo("HugePages_Free") +
-                             " of 2 MiB); reserve them (sysctl vm.nr_hugepages), lower packets.count, or accept "
-                             "4 KiB pages with \"auto\"");
+      return unavailable(
+          "packets.hugepages",
+          "\"always\", but " + wanted + " cannot be had in huge pages (" + std::strerror(errno) +
+              "; HugePages_Free: " + meminfo("HugePages_Free") +
+              " of 2 MiB); reserve them (sysctl vm.nr_hugepages), lower packets.count, or accept "
+              "4 KiB pages with \"auto\"");
     }
   }
   if (fd < 0) fd = make_memory(bytes, false);
   if (fd < 0) {
-    return unavailable("packets.count", std::to_string(packet_count) + " needs " + wanted + ", which this machine cannot give (" +
-                                            std::strerror(errno) + "; MemAvailable: " + meminfo("MemAvailable") +
-                                            "); lower packets.count");
+    return unavailable("packets.count",
+                       std::to_string(packet_count) + " needs " + wanted +
+                           ", which this machine cannot give (" + std::strerror(errno) +
+                           "; MemAvailable: " + meminfo("MemAvailable") + "); lower packets.count");
   }
   void* address = mmap(reinterpret_cast<void*>(kArenaAddress), bytes, PROT_READ | PROT_WRITE,
                        MAP_SHARED | MAP_FIXED_NOREPLACE, fd, 0);
@@ -124,7 +133,8 @@ Result<Arena> Arena::create(uint32_t packet_count, uint32_t packet_bytes, Hugepa
 }
 
 rte_ring* Arena::ring(size_t slot, size_t which) const {
-  return reinterpret_cast<rte_ring*>(base() + round_up(sizeof(ArenaHeader), 4096) + (2 * slot + which) * ring_bytes());
+  return reinterpret_cast<rte_ring*>(base() + round_up(sizeof(ArenaHeader), 4096) +
+                                     (2 * slot + which) * ring_bytes());
 }
 
 void Arena::reset_slot(size_t slot) const {
@@ -141,14 +151,18 @@ void Arena::reset_slot(size_t slot) const {
   control.doorbell.sleeping.store(0);
 }
 
-uint32_t Arena::now_s() const { return static_cast<uint32_t>(now_unix_s()); }
+uint32_t Arena::now_s() const {
+  return static_cast<uint32_t>(now_unix_s());
+}
 
 double Arena::now_unix_s() const {
   const auto cycles = static_cast<double>(rte_rdtsc() - header_->tsc_base);
-  return static_cast<double>(header_->unix_base_ns) / 1e9 + cycles / static_cast<double>(header_->tsc_hz);
+  return static_cast<double>(header_->unix_base_ns) / 1e9 +
+         cycles / static_cast<double>(header_->tsc_hz);
 }
 
-void record_event(const Arena& arena, std::string_view kind, std::string_view chain, std::string_view message) {
+void record_event(const Arena& arena, std::string_view kind, std::string_view chain,
+                  std::string_view message) {
   ArenaHeader& header = arena.header();
   const uint64_t sequence = header.last_event.load() + 1;
   EventEntry& entry = header.events[sequence % kEvents];
@@ -171,7 +185,9 @@ void futex_wait(std::atomic<uint32_t>& word, uint32_t seen, uint32_t timeout_ms)
   syscall(SYS_futex, &word, FUTEX_WAIT, seen, &timeout, nullptr, 0);
 }
 
-void futex_wake(std::atomic<uint32_t>& word) { syscall(SYS_futex, &word, FUTEX_WAKE, 1, nullptr, nullptr, 0); }
+void futex_wake(std::atomic<uint32_t>& word) {
+  syscall(SYS_futex, &word, FUTEX_WAKE, 1, nullptr, nullptr, 0);
+}
 
 void ring(Doorbell& bell) {
   std::atomic_thread_fence(std::memory_order_seq_cst);  // the work before, the look after

@@ -1,13 +1,14 @@
 // The packet arena: one shared mapping, made by the supervisor before it forks anything, that holds
-// everything the processes of a node share besides the state pool: packets (the switch's mempool lives
-// in it), each worker slot's rings and control block, and the tables through which supervisor, switch,
-// workers and agent tell each other what is so.
+// everything the processes of a node share besides the state pool: packets (the switch's mempool
+// lives in it), each worker slot's rings and control block, and the tables through which
+// supervisor, switch, workers and agent tell each other what is so.
 //
-// Lives in a memfd, in huge pages where possible, mapped at the same address in every process because
-// all of them are forked from the supervisor. Nothing here is durable: it dies with the node.
+// Lives in a memfd, in huge pages where possible, mapped at the same address in every process
+// because all of them are forked from the supervisor. Nothing here is durable: it dies with the
+// node.
 //
-// Who writes: each struct says so. A worker may be killed between any two stores; whatever it writes
-// here is either one word or is protected by the burst commit (dataplane/worker.h).
+// Who writes: each struct says so. A worker may be killed between any two stores; whatever it
+// writes here is either one word or is protected by the burst commit (dataplane/worker.h).
 #pragma once
 
 #include <rte_ring.h>
@@ -25,8 +26,10 @@
 namespace flowkeep {
 
 inline constexpr size_t kMaxPorts = 8;
-inline constexpr size_t kMaxProcesses = 48;    // worker processes, standbys and those being replaced included
-inline constexpr uint32_t kRingPackets = 32768;  // inbox and outbox of a slot; holds what arrives during a failover
+inline constexpr size_t kMaxProcesses =
+    48;  // worker processes, standbys and those being replaced included
+inline constexpr uint32_t kRingPackets =
+    32768;  // inbox and outbox of a slot; holds what arrives during a failover
 inline constexpr size_t kBurst = 64;
 inline constexpr size_t kEvents = 1024;
 
@@ -41,7 +44,7 @@ enum class ProcessState : uint32_t { kFree, kStarting, kStandby, kServing, kLeft
 struct alignas(64) WorkerProcess {
   std::atomic<ProcessState> state{ProcessState::kFree};  // worker: kStandby, kServing, kLeft
   std::atomic<int32_t> pid{0};
-  std::atomic<int32_t> slot{-1};        // supervisor assigns; -1: standby
+  std::atomic<int32_t> slot{-1};  // supervisor assigns; -1: standby
   std::atomic<uint32_t> chain{0};
   std::atomic<uint32_t> revision{0};
   std::atomic<uint32_t> leave{0};       // asked to finish its burst and exit
@@ -49,35 +52,38 @@ struct alignas(64) WorkerProcess {
   Doorbell assigned;                    // a standby sleeps on this
 };
 
-// One worker slot: a lane of buckets with its rings, control block and redo log (of the same number).
-// A worker process occupies it; when the process is replaced (failover, new revision), the next one
-// goes on exactly where the slot stands.
+// One worker slot: a lane of buckets with its rings, control block and redo log (of the same
+// number). A worker process occupies it; when the process is replaced (failover, new revision), the
+// next one goes on exactly where the slot stands.
 struct alignas(64) WorkerSlot {
   // Supervisor.
-  std::atomic<int32_t> process{-1};     // index of the occupying WorkerProcess, -1: vacant
+  std::atomic<int32_t> process{-1};  // index of the occupying WorkerProcess, -1: vacant
   std::atomic<uint32_t> chain{0};
   std::atomic<uint32_t> in_use{0};
   uint32_t pad0[13];
   // Worker, each burst.
-  alignas(64) std::atomic<uint64_t> committed{0};  // BurstPositions after the last committed burst, packed
-  std::atomic<uint64_t> done_sequence{0};   // redo records up to this one are applied to the home records
+  alignas(64) std::atomic<uint64_t> committed{
+      0};  // BurstPositions after the last committed burst, packed
+  std::atomic<uint64_t> done_sequence{
+      0};  // redo records up to this one are applied to the home records
   std::atomic<uint64_t> bursts{0};
   std::atomic<uint64_t> packets{0};
   std::atomic<uint64_t> commits{0};
   std::atomic<uint64_t> opened_flows{0};
-  std::atomic<uint64_t> first_burst_tsc{0}; // first burst since adoption, for drills; 0: none yet
-  std::atomic<uint32_t> sweeping{0};        // 1 while it looks for expired flows of buckets that it owns
+  std::atomic<uint64_t> first_burst_tsc{0};  // first burst since adoption, for drills; 0: none yet
+  std::atomic<uint32_t> sweeping{0};  // 1 while it looks for expired flows of buckets that it owns
   // Worker sleeps on it, switch rings it.
   alignas(64) Doorbell doorbell;
   // Packets' first bytes before the running burst changed them.
   alignas(64) UndoLog undo;
 };
 
-// A chain as the switch sees it. Written by the supervisor while inactive, then counters by the switch.
+// A chain as the switch sees it. Written by the supervisor while inactive, then counters by the
+// switch.
 enum class SteerBy : uint32_t { kEndpoint, kHost };
 struct Steering {
   std::atomic<uint8_t> slot{0};
-  std::atomic<uint8_t> held{0};   // being handed over: packets wait in the hold queue
+  std::atomic<uint8_t> held{0};  // being handed over: packets wait in the hold queue
 };
 struct alignas(64) ChainBlock {
   std::atomic<uint32_t> active{0};
@@ -85,17 +91,18 @@ struct alignas(64) ChainBlock {
   char name[64] = {};
   uint8_t inside_port = 0;
   uint8_t outside_port = 0;
-  uint16_t pool_index = 0;         // ChainAttachment::index
+  uint16_t pool_index = 0;  // ChainAttachment::index
   uint32_t buckets = 0;
   SteerBy steer_by = SteerBy::kEndpoint;
-  uint32_t external_count = 0;     // translated chains: packets from the outside are steered by port lease
+  uint32_t external_count =
+      0;  // translated chains: packets from the outside are steered by port lease
   Be32 external[kMaxExternalAddresses] = {};
   std::atomic<uint32_t> slot_count{0};
   std::atomic<uint32_t> worker_deaths{0};
   std::atomic<uint32_t> failovers{0};
   Steering steering[kMaxBuckets];
   // Switch.
-  alignas(64) std::atomic<uint64_t> steered{0};       // packets given to workers
+  alignas(64) std::atomic<uint64_t> steered{0};  // packets given to workers
   std::atomic<uint64_t> forwarded_packets{0};
   std::atomic<uint64_t> forwarded_bytes{0};
   std::atomic<uint64_t> drops[kDropReasons] = {};
@@ -106,27 +113,34 @@ struct alignas(64) PortBlock {
   uint8_t mac[6] = {};
   std::atomic<uint8_t> link_up{0};
   std::atomic<uint64_t> rx_packets{0}, rx_bytes{0}, tx_packets{0}, tx_bytes{0};
-  std::atomic<uint64_t> drops[kDropReasons] = {};     // of packets that no chain counts
+  std::atomic<uint64_t> drops[kDropReasons] = {};  // of packets that no chain counts
 };
 
 // Supervisor to switch, one command at a time.
-enum class SwitchCommand : uint32_t { kNone, kActivate, kDeactivate, kMoveBuckets, kDiscardSlot, kStop };
+enum class SwitchCommand : uint32_t {
+  kNone,
+  kActivate,
+  kDeactivate,
+  kMoveBuckets,
+  kDiscardSlot,
+  kStop
+};
 struct alignas(64) SwitchMailbox {
-  std::atomic<uint32_t> posted{0};      // sequence number of the last command
-  std::atomic<uint32_t> answered{0};    // of the last one carried out
+  std::atomic<uint32_t> posted{0};    // sequence number of the last command
+  std::atomic<uint32_t> answered{0};  // of the last one carried out
   SwitchCommand command = SwitchCommand::kNone;
   uint32_t chain = 0;
   uint32_t slot = 0;
-  uint8_t owner[kMaxBuckets] = {};      // kMoveBuckets: the slot that shall own each bucket
+  uint8_t owner[kMaxBuckets] = {};  // kMoveBuckets: the slot that shall own each bucket
 };
 
 struct alignas(64) SwitchBlock {
-  std::atomic<uint32_t> ready{0};            // ports are up, loop runs
+  std::atomic<uint32_t> ready{0};  // ports are up, loop runs
   std::atomic<uint32_t> sleeping{0};
-  std::atomic<uint64_t> packets_free{0};     // mbufs, as of the last housekeeping
+  std::atomic<uint64_t> packets_free{0};  // mbufs, as of the last housekeeping
   std::atomic<uint64_t> first_forward_unix_us{0};
   std::atomic<uint64_t> loops{0};
-  char error[512] = {};                      // why it could not start
+  char error[512] = {};  // why it could not start
 };
 
 struct EventEntry {
@@ -139,11 +153,11 @@ struct EventEntry {
 
 struct ArenaHeader {
   uint64_t bytes = 0;
-  uint64_t packet_offset = 0;   // region that the switch makes its mempool in
+  uint64_t packet_offset = 0;  // region that the switch makes its mempool in
   uint64_t packet_bytes = 0;
   uint64_t page_bytes = 0;
   uint64_t tsc_hz = 0;
-  uint64_t tsc_base = 0;        // at unix_base_ns
+  uint64_t tsc_base = 0;  // at unix_base_ns
   uint64_t unix_base_ns = 0;
   double started_at_s = 0;
   std::atomic<uint32_t> supervisor_pid{0}, switch_pid{0}, agent_pid{0}, zygote_root_pid{0};
@@ -196,10 +210,12 @@ inline BurstPositions unpack(uint64_t word) {
 }
 
 // Event log, written by the supervisor only, read by the agent.
-void record_event(const Arena& arena, std::string_view kind, std::string_view chain, std::string_view message);
+void record_event(const Arena& arena, std::string_view kind, std::string_view chain,
+                  std::string_view message);
 
-// Doorbells. ring() makes a system call only when somebody sleeps. sleep_on() returns when rung, after
-// `timeout_ms`, or at once if `ready` (checked after announcing the sleep) says there is work.
+// Doorbells. ring() makes a system call only when somebody sleeps. sleep_on() returns when rung,
+// after `timeout_ms`, or at once if `ready` (checked after announcing the sleep) says there is
+// work.
 void ring(Doorbell& bell);
 template <typename Ready>
 void sleep_on(Doorbell& bell, uint32_t timeout_ms, Ready&& ready);

@@ -1,5 +1,6 @@
-// ChainRevision (dataplane/agent.proto) as the node uses it: checked against the node's ports, turned into
-// what nfs/chain.h builds from, and kept on disk so that a node starts again without its controller.
+// ChainRevision (dataplane/agent.proto) as the node uses it: checked against the node's ports,
+// turned into what nfs/chain.h builds from, and kept on disk so that a node starts again without
+// its controller.
 #pragma once
 
 #include <string>
@@ -12,7 +13,8 @@
 
 namespace flowkeep {
 
-// Name, ports, roles, number of workers and buckets. Errors name the field as the API spells it ("spec.inside").
+// Name, ports, roles, number of workers and buckets. Errors name the field as the API spells it
+// ("spec.inside").
 Result<void> check_revision(const node::v1::ChainRevision& revision, const NodeConfig& config);
 
 Result<ChainSpec> chain_spec_from_bytes(const std::string& serialized);
@@ -22,6 +24,7 @@ Result<ChainSpec> chain_spec(const node::v1::ChainRevision& revision);
 Result<void> save_revision(const std::string& state_dir, const node::v1::ChainRevision& revision);
 Result<void> forget_revision(const std::string& state_dir, const std::string& chain);
 // Files that cannot be read are skipped and named in `problems`.
-std::vector<node::v1::ChainRevision> load_revisions(const std::string& state_dir, std::vector<std::string>& problems);
+std::vector<node::v1::ChainRevision> load_revisions(const std::string& state_dir,
+                                                    std::vector<std::string>& problems);
 
 }  // namespace flowkeep

@@ -31,9 +31,13 @@ class Reader {
       return fail(child(key), "unknown field; accepted: " + accepted);
     }
   }
-  bool has(const char* key) const { return node_.IsDefined() && node_.IsMap() && node_[key].IsDefined(); }
+  bool has(const char* key) const {
+    return node_.IsDefined() && node_.IsMap() && node_[key].IsDefined();
+  }
   YAML::Node operator[](const char* key) const { return node_[key]; }
-  std::string child(const std::string& key) const { return path_.empty() ? key : path_ + "." + key; }
+  std::string child(const std::string& key) const {
+    return path_.empty() ? key : path_ + "." + key;
+  }
 
   void text(const char* key, std::string& target, bool required = false) {
     if (error_) return;
@@ -50,10 +54,12 @@ class Reader {
     text(key, written);
     if (error_ || written.empty()) return;
     uint32_t value = 0;
-    const auto [end, failed] = std::from_chars(written.data(), written.data() + written.size(), value);
-    if (failed != std::errc() || end != written.data() + written.size() || value < low || value > high) {
-      return fail(child(key), "\"" + written + "\" is not accepted; a number from " + std::to_string(low) + " to " +
-                                  std::to_string(high) + " is");
+    const auto [end, failed] =
+        std::from_chars(written.data(), written.data() + written.size(), value);
+    if (failed != std::errc() || end != written.data() + written.size() || value < low ||
+        value > high) {
+      return fail(child(key), "\"" + written + "\" is not accepted; a number from " +
+                                  std::to_string(low) + " to " + std::to_string(high) + " is");
     }
     target = value;
   }
@@ -72,11 +78,17 @@ class Reader {
     text(key, written);
     if (error_ || written.empty()) return;
     uint64_t value = 0;
-    const auto [end, failed] = std::from_chars(written.data(), written.data() + written.size(), value);
+    const auto [end, failed] =
+        std::from_chars(written.data(), written.data() + written.size(), value);
     const std::string unit = written.substr(static_cast<size_t>(end - written.data()));
-    const uint64_t scale = unit.empty() ? 1 : unit == "K" ? 1ULL << 10 : unit == "M" ? 1ULL << 20 : unit == "G" ? 1ULL << 30 : 0;
+    const uint64_t scale = unit.empty()  ? 1
+                           : unit == "K" ? 1ULL << 10
+                           : unit == "M" ? 1ULL << 20
+                           : unit == "G" ? 1ULL << 30
+                                         : 0;
     if (failed != std::errc() || scale == 0 || value > (uint64_t{1} << 50) / scale) {
-      return fail(child(key), "\"" + written + "\" is no size; accepted: bytes, or a number with K, M or G");
+      return fail(child(key),
+                  "\"" + written + "\" is no size; accepted: bytes, or a number with K, M or G");
     }
     target = value * scale;
   }
@@ -111,8 +123,8 @@ class Reader {
 bool parse_mac(const std::string& text, uint8_t* mac) {
   if (text.find_first_not_of("0123456789abcdefABCDEF:") != std::string::npos) return false;
   int used = 0;
-  return std::sscanf(text.c_str(), "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx%n", &mac[0], &mac[1], &mac[2], &mac[3],
-                     &mac[4], &mac[5], &used) == 6 &&
+  return std::sscanf(text.c_str(), "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx%n", &mac[0], &mac[1],
+                     &mac[2], &mac[3], &mac[4], &mac[5], &used) == 6 &&
          used == static_cast<int>(text.size());
 }
 
@@ -144,7 +156,8 @@ void read_neighbours(Reader& port, PortConfig& config) {
     NeighbourConfig parsed;
     if (!neighbour.take(parse_ipv4(address, path + ".address"), parsed.address)) return;
     if (!parse_mac(mac, parsed.mac)) {
-      return neighbour.fail(path + ".mac", "\"" + mac + "\" is no MAC address; accepted: 02:00:00:00:00:01");
+      return neighbour.fail(path + ".mac",
+                            "\"" + mac + "\" is no MAC address; accepted: 02:00:00:00:00:01");
     }
     config.neighbours.push_back(parsed);
   }
@@ -184,23 +197,28 @@ void check_ports(const std::vector<PortConfig>& ports, std::optional<Error>& err
     if (!error) error = invalid("ports[" + std::to_string(i) + "]." + field, text);
   };
   const auto count = [&ports](Side role) {
-    return std::count_if(ports.begin(), ports.end(), [role](const PortConfig& port) { return port.role == role; });
+    return std::count_if(ports.begin(), ports.end(),
+                         [role](const PortConfig& port) { return port.role == role; });
   };
   if (count(Side::kInside) == 0 || count(Side::kOutside) == 0) {
     error = invalid("ports", "a node needs at least one inside and one outside port");
   }
   if (ports.size() > kMaxPorts) {
-    error = invalid("ports", std::to_string(ports.size()) + " ports; at most " + std::to_string(kMaxPorts) + " are accepted");
+    error = invalid("ports", std::to_string(ports.size()) + " ports; at most " +
+                                 std::to_string(kMaxPorts) + " are accepted");
   }
   for (size_t i = 0; i < ports.size(); ++i) {
     for (size_t j = 0; j < i; ++j) {
       const std::string other = "ports[" + std::to_string(j) + "]";
       if (ports[i].name == ports[j].name) {
-        fail(i, "name", "\"" + ports[i].name + "\" is used twice (" + other + "); each port needs a name of its own");
+        fail(i, "name",
+             "\"" + ports[i].name + "\" is used twice (" + other +
+                 "); each port needs a name of its own");
       }
       if (ports[i].device == ports[j].device) {
-        fail(i, "device", "\"" + ports[i].device + "\" is used twice (" + other +
-                              "); a device has one port and one role, inside or outside");
+        fail(i, "device",
+             "\"" + ports[i].device + "\" is used twice (" + other +
+                 "); a device has one port and one role, inside or outside");
       }
       for (const Ipv4Prefix& mine : ports[i].addresses) {
         for (const Ipv4Prefix& theirs : ports[j].addresses) {
@@ -219,7 +237,8 @@ Hugepages read_hugepages(Reader& packets) {
   if (written == "always") return Hugepages::kAlways;
   if (written == "never") return Hugepages::kNever;
   if (written != "auto") {
-    packets.fail("packets.hugepages", "\"" + written + "\" is not accepted; auto, always or never is");
+    packets.fail("packets.hugepages",
+                 "\"" + written + "\" is not accepted; auto, always or never is");
   }
   return Hugepages::kAuto;
 }
@@ -227,7 +246,8 @@ Hugepages read_hugepages(Reader& packets) {
 NodeConfig read_node(const YAML::Node& root, std::optional<Error>& error) {
   NodeConfig config;
   Reader top(root, "", error);
-  top.only({"node", "controller", "agent", "state_dir", "pool", "packets", "workers", "switch", "ports"});
+  top.only({"node", "controller", "agent", "state_dir", "pool", "packets", "workers", "switch",
+            "ports"});
   Reader node(root["node"], "node", error);
   node.only({"name"});
   node.text("name", config.name);
@@ -266,7 +286,8 @@ NodeConfig read_node(const YAML::Node& root, std::optional<Error>& error) {
 
 Result<NodeConfig> NodeConfig::load(const std::string& path) {
   std::ifstream file(path);
-  if (!file) return invalid(path, "cannot be read; a node's YAML file is expected (see configs/nodes/)");
+  if (!file)
+    return invalid(path, "cannot be read; a node's YAML file is expected (see configs/nodes/)");
   std::ostringstream text;
   text << file.rdbuf();
   return parse(text.str(), path);
@@ -276,7 +297,9 @@ Result<NodeConfig> NodeConfig::parse(const std::string& yaml, const std::string&
   YAML::Node root;
   try {
     root = YAML::Load(yaml);
-    if (!root.IsMap()) return invalid(origin, "is no node configuration; a mapping with node, pool and ports is expected");
+    if (!root.IsMap())
+      return invalid(origin,
+                     "is no node configuration; a mapping with node, pool and ports is expected");
     std::optional<Error> error;
     NodeConfig config = read_node(root, error);
     if (error) return Error{error->kind, origin + ": " + error->field, error->message};
@@ -296,8 +319,10 @@ Result<Ipv4Prefix> parse_prefix(const std::string& text, const std::string& fiel
   const size_t slash = text.find('/');
   Ipv4Prefix prefix;
   const std::string length = slash == std::string::npos ? "32" : text.substr(slash + 1);
-  const auto [end, failed] = std::from_chars(length.data(), length.data() + length.size(), prefix.length);
-  const bool bad_length = failed != std::errc() || end != length.data() + length.size() || prefix.length > 32;
+  const auto [end, failed] =
+      std::from_chars(length.data(), length.data() + length.size(), prefix.length);
+  const bool bad_length =
+      failed != std::errc() || end != length.data() + length.size() || prefix.length > 32;
   if (bad_length || inet_pton(AF_INET, text.substr(0, slash).c_str(), &prefix.address.raw) != 1) {
     return invalid(field, "\"" + text + "\" is no IPv4 prefix; accepted: 192.0.2.0/24");
   }
@@ -312,7 +337,8 @@ std::string format_ipv4(Be32 address) {
 
 std::string format_mac(const uint8_t* mac) {
   char text[18];
-  std::snprintf(text, sizeof(text), "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
+  std::snprintf(text, sizeof(text), "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3],
+                mac[4], mac[5]);
   return text;
 }
 

@@ -30,28 +30,28 @@ struct NeighbourConfig {
 
 struct PortConfig {
   std::string name;
-  std::string device;   // DPDK device arguments: "net_af_packet0,iface=eth1", "0000:03:00.0"
+  std::string device;  // DPDK device arguments: "net_af_packet0,iface=eth1", "0000:03:00.0"
   Side role = Side::kInside;
   std::vector<Ipv4Prefix> addresses;
   std::vector<RouteConfig> routes;
-  std::vector<NeighbourConfig> neighbours;   // static; others are resolved by ARP
-  bool promiscuous = false;                  // accept frames to any MAC address
+  std::vector<NeighbourConfig> neighbours;  // static; others are resolved by ARP
+  bool promiscuous = false;                 // accept frames to any MAC address
 };
 
 struct NodeConfig {
   std::string name = "node-1";
-  std::string controller;                    // host:port; empty: none
+  std::string controller;  // host:port; empty: none
   std::string agent_listen = "127.0.0.1:7471";
   std::string state_dir = "/var/lib/flowkeep";
   std::string pool_path;
   uint64_t pool_bytes = 256ULL << 20;
   bool emulate_pmem = false;
-  uint32_t packet_count = 65536;             // more than one inbox holds
+  uint32_t packet_count = 65536;  // more than one inbox holds
   Hugepages hugepages = Hugepages::kAuto;
   uint32_t worker_slots = 8;
-  uint32_t standby = 1;                      // warm standby workers of each chain
-  uint32_t hang_timeout_ms = 100;            // CPU time without progress after which a worker counts as hung
-  std::vector<std::string> eal_arguments;    // appended to the switch's own
+  uint32_t standby = 1;            // warm standby workers of each chain
+  uint32_t hang_timeout_ms = 100;  // CPU time without progress after which a worker counts as hung
+  std::vector<std::string> eal_arguments;  // appended to the switch's own
   std::vector<PortConfig> ports;
 
   // Errors name file, field, value and what would be accepted.

@@ -13,10 +13,12 @@ namespace {
 constexpr const char* kUsage =
     "usage: flowkeep-node --config FILE [--check-config]\n"
     "\n"
-    "Runs a node in the foreground: switch, zygotes, workers and agent, as FILE (YAML, see configs/nodes/) says.\n"
+    "Runs a node in the foreground: switch, zygotes, workers and agent, as FILE (YAML, see "
+    "configs/nodes/) says.\n"
     "SIGTERM or SIGINT ends it cleanly; its flows stay in the state pool.\n"
     "  --check-config  only reads and checks FILE\n"
-    "Exit status: 0 ended cleanly, 1 could not start or failed, 2 usage, 3 the configuration is refused.\n";
+    "Exit status: 0 ended cleanly, 1 could not start or failed, 2 usage, 3 the configuration is "
+    "refused.\n";
 
 }  // namespace
 
@@ -46,14 +48,19 @@ int main(int count, char** arguments) {
     return 3;
   }
   if (only_check) {
-    std::printf("%s: node %s with %zu ports is accepted\n", path.c_str(), config->name.c_str(), config->ports.size());
+    std::printf("%s: node %s with %zu ports is accepted\n", path.c_str(), config->name.c_str(),
+                config->ports.size());
     return 0;
   }
   if (geteuid() != 0) {
-    std::fputs("flowkeep-node: must run as root: it opens network devices and forks workers into a sandbox\n", stderr);
+    std::fputs(
+        "flowkeep-node: must run as root: it opens network devices and forks workers into a "
+        "sandbox\n",
+        stderr);
     return 1;
   }
-  flowkeep::Result<std::unique_ptr<flowkeep::Supervisor>> supervisor = flowkeep::Supervisor::start(*config);
+  flowkeep::Result<std::unique_ptr<flowkeep::Supervisor>> supervisor =
+      flowkeep::Supervisor::start(*config);
   if (!supervisor) {
     std::fprintf(stderr, "flowkeep-node: %s\n", supervisor.error().text().c_str());
     return 1;

@@ -1,5 +1,5 @@
-// The worker's seccomp sandbox. A running worker makes no system call at all; an idle one sleeps on a
-// futex. Anything else kills the process, which is then failed over like any other death.
+// The worker's seccomp sandbox. A running worker makes no system call at all; an idle one sleeps on
+// a futex. Anything else kills the process, which is then failed over like any other death.
 #pragma once
 
 #include <linux/filter.h>

@@ -11,12 +11,12 @@
 namespace flowkeep {
 namespace {
 
-constexpr uint32_t kSleepMs = 1000;          // between looks for expired flows when no packet comes
-constexpr uint32_t kSweepBuckets = 4;         // looked at after some bursts
+constexpr uint32_t kSleepMs = 1000;    // between looks for expired flows when no packet comes
+constexpr uint32_t kSweepBuckets = 4;  // looked at after some bursts
 constexpr uint32_t kIdleSweepBuckets = 256;
-constexpr uint32_t kSweepRecords = 8;         // of each bucket, a time
+constexpr uint32_t kSweepRecords = 8;  // of each bucket, a time
 constexpr uint64_t kSweepEveryBursts = 16;
-constexpr double kSpinUs = 20;               // before sleeping; longer starves others on a small machine
+constexpr double kSpinUs = 20;  // before sleeping; longer starves others on a small machine
 
 Packet packet_of(void* object) {
   auto* mbuf = static_cast<rte_mbuf*>(object);
@@ -32,24 +32,29 @@ void*& at(const rte_ring_zc_data& reserved, unsigned i) {
 
 }  // namespace
 
-Worker::Worker(const Arena& arena, Pool& pool, const Chain& chain, size_t process, uint32_t chain_index)
+Worker::Worker(const Arena& arena, Pool& pool, const Chain& chain, size_t process,
+               uint32_t chain_index)
     : arena_(arena),
       process_(arena.header().processes[process]),
       chain_(arena.header().chains[chain_index]),
       table_(pool, chain_.pool_index, 0),
       runtime_(chain, table_, process_.revision.load()) {}
 
-bool Worker::leave_asked() const { return process_.leave.load(std::memory_order_relaxed) != 0; }
+bool Worker::leave_asked() const {
+  return process_.leave.load(std::memory_order_relaxed) != 0;
+}
 
 void Worker::run() {
   process_.state.store(ProcessState::kStandby);
   while (process_.slot.load(std::memory_order_acquire) < 0) {
     if (leave_asked()) return;
-    sleep_on(process_.assigned, kSleepMs, [this] { return process_.slot.load() >= 0 || leave_asked(); });
+    sleep_on(process_.assigned, kSleepMs,
+             [this] { return process_.slot.load() >= 0 || leave_asked(); });
   }
   if (leave_asked()) return;
   adopt(static_cast<size_t>(process_.slot.load()));
-  const auto spin_cycles = static_cast<uint64_t>(kSpinUs * static_cast<double>(arena_.header().tsc_hz) / 1e6);
+  const auto spin_cycles =
+      static_cast<uint64_t>(kSpinUs * static_cast<double>(arena_.header().tsc_hz) / 1e6);
   spin_until_tsc_ = rte_rdtsc() + spin_cycles;
   while (!leave_asked()) {
     if (burst() > 0) {
@@ -98,7 +103,8 @@ size_t Worker::burst() {
   const BurstPositions after{inbox_->cons.tail + processed, outbox_->prod.tail + processed};
   commit(after);
   publish_and_release(processed);
-  if (slot_->first_burst_tsc.load(std::memory_order_relaxed) == 0) slot_->first_burst_tsc.store(rte_rdtsc());
+  if (slot_->first_burst_tsc.load(std::memory_order_relaxed) == 0)
+    slot_->first_burst_tsc.store(rte_rdtsc());
 
   bump(slot_->bursts);
   bump(slot_->packets, processed);
@@ -125,11 +131,13 @@ void Worker::publish_and_release(uint32_t packets) {
   rte_ring_dequeue_zc_finish(inbox_, packets);
 }
 
-// Closes expired flows of the buckets that this slot owns and that are not being handed over. The switch
-// holds a bucket first and then waits until `sweeping` is 0 before it gives the bucket to another slot.
+// Closes expired flows of the buckets that this slot owns and that are not being handed over. The
+// switch holds a bucket first and then waits until `sweeping` is 0 before it gives the bucket to
+// another slot.
 void Worker::sweep(uint32_t buckets) {
   slot_->sweeping.exchange(1, std::memory_order_seq_cst);
-  for (uint32_t tried = 0; tried < chain_.buckets && buckets > 0 && table_.has_room(kBurst); ++tried) {
+  for (uint32_t tried = 0; tried < chain_.buckets && buckets > 0 && table_.has_room(kBurst);
+       ++tried) {
     sweep_bucket_ = (sweep_bucket_ + 1) & (chain_.buckets - 1);
     const Steering& steering = chain_.steering[sweep_bucket_];
     if (steering.slot.load() != slot_number_ || steering.held.load() != 0) continue;
@@ -145,7 +153,8 @@ void Worker::sweep(uint32_t buckets) {
 }
 
 void Worker::idle() {
-  sleep_on(slot_->doorbell, kSleepMs, [this] { return rte_ring_count(inbox_) != 0 || leave_asked(); });
+  sleep_on(slot_->doorbell, kSleepMs,
+           [this] { return rte_ring_count(inbox_) != 0 || leave_asked(); });
   if (rte_ring_count(inbox_) == 0 && !leave_asked()) sweep(kIdleSweepBuckets);
 }
 
@@ -180,10 +189,12 @@ SlotRecovery recover_slot(const Arena& arena, Pool& pool, size_t slot_number) {
   slot.undo.count = 0;
   slot.sweeping.store(0);
   outbox->prod.head = committed.outbox;
-  std::atomic_ref<uint32_t>(const_cast<uint32_t&>(reinterpret_cast<volatile uint32_t&>(outbox->prod.tail)))
+  std::atomic_ref<uint32_t>(
+      const_cast<uint32_t&>(reinterpret_cast<volatile uint32_t&>(outbox->prod.tail)))
       .store(committed.outbox, std::memory_order_release);
   inbox->cons.head = committed.inbox;
-  std::atomic_ref<uint32_t>(const_cast<uint32_t&>(reinterpret_cast<volatile uint32_t&>(inbox->cons.tail)))
+  std::atomic_ref<uint32_t>(
+      const_cast<uint32_t&>(reinterpret_cast<volatile uint32_t&>(inbox->cons.tail)))
       .store(committed.inbox, std::memory_order_release);
   return report;
 }

@@ -1,6 +1,6 @@
 // Worker: a process that runs one revision of a chain, to completion, for the buckets of the worker
-// slot that it occupies. Forked from the revision's zygote, under seccomp; waits as a warm standby until
-// the supervisor assigns it a slot, and may be killed at any instruction from then on.
+// slot that it occupies. Forked from the revision's zygote, under seccomp; waits as a warm standby
+// until the supervisor assigns it a slot, and may be killed at any instruction from then on.
 //
 // The burst cycle. A packet belongs to exactly one of inbox and outbox at each instant at which the
 // worker can die, because both positions become true together at the commit point:
@@ -10,7 +10,8 @@
 //   3. stage the packets in the outbox, unpublished
 //   4. commit: a redo record with the write set and the positions (if hard state changed), then
 //      `committed` = the positions after this burst; whichever comes first is the commit point
-//   5. publish the outbox, apply the write set to the home records, forget the undo log, release the inbox
+//   5. publish the outbox, apply the write set to the home records, forget the undo log, release
+//   the inbox
 //
 // Recovery (recover_slot) completes 5 if the burst was committed and takes 2 back if it was not.
 #pragma once
@@ -51,15 +52,15 @@ class Worker {
   WorkerSlot* slot_ = nullptr;
   rte_ring* inbox_ = nullptr;
   rte_ring* outbox_ = nullptr;
-  uint64_t last_sequence_ = 0;    // of this worker's last redo record
+  uint64_t last_sequence_ = 0;  // of this worker's last redo record
   uint32_t sweep_bucket_ = 0;
   uint64_t spin_until_tsc_ = 0;
 };
 
 struct SlotRecovery {
-  bool redo_applied = false;      // a committed write set was applied (again)
-  bool burst_completed = false;   // committed, not yet published: published now
-  bool burst_undone = false;      // not committed: its packets are in the inbox as they came
+  bool redo_applied = false;     // a committed write set was applied (again)
+  bool burst_completed = false;  // committed, not yet published: published now
+  bool burst_undone = false;     // not committed: its packets are in the inbox as they came
 };
 
 // Repairs a slot whose worker runs no more user code. Supervisor only. Idempotent.

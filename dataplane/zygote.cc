@@ -48,8 +48,9 @@ std::string read_all(int fd) {
 }
 
 // The child side of kForkWorker: never returns.
-[[noreturn]] void worker_main(const Arena& arena, Pool& pool, const Chain& chain, uint32_t chain_index,
-                              uint32_t process, const WorkerSandbox& sandbox) {
+[[noreturn]] void worker_main(const Arena& arena, Pool& pool, const Chain& chain,
+                              uint32_t chain_index, uint32_t process,
+                              const WorkerSandbox& sandbox) {
   become("flowkeep-worker", static_cast<pid_t>(arena.header().supervisor_pid.load()));
   syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0);
   Worker worker(arena, pool, chain, process, chain_index);
@@ -59,7 +60,8 @@ std::string read_all(int fd) {
   _exit(0);  // before ~Worker, whose munmap() the sandbox would not forgive
 }
 
-[[noreturn]] void zygote_main(const Arena& arena, Pool& pool, uint32_t chain_index, int config, int socket) {
+[[noreturn]] void zygote_main(const Arena& arena, Pool& pool, uint32_t chain_index, int config,
+                              int socket) {
   become("flowkeep-zygote", static_cast<pid_t>(arena.header().supervisor_pid.load()));
   const auto begin = std::chrono::steady_clock::now();
   ZygoteMessage answer;
@@ -87,7 +89,8 @@ std::string read_all(int fd) {
   answer.build_ms =
       std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
   answer.scope = static_cast<uint32_t>((*chain)->steering_scope());
-  for (Be32 address : (*chain)->external_addresses()) answer.external[answer.external_count++] = address.raw;
+  for (Be32 address : (*chain)->external_addresses())
+    answer.external[answer.external_count++] = address.raw;
   send_message(socket, answer);
 
   for (ZygoteMessage request; receive_message(socket, request);) {
@@ -164,7 +167,8 @@ bool receive_message(int socket, ZygoteMessage& message, int* fds, size_t fd_cou
 }
 
 pid_t fork_sibling() {
-  return static_cast<pid_t>(syscall(SYS_clone, CLONE_PARENT | SIGCHLD, nullptr, nullptr, nullptr, nullptr));
+  return static_cast<pid_t>(
+      syscall(SYS_clone, CLONE_PARENT | SIGCHLD, nullptr, nullptr, nullptr, nullptr));
 }
 
 void become(const char* name, pid_t supervisor) {
@@ -173,7 +177,8 @@ void become(const char* name, pid_t supervisor) {
   prctl(PR_SET_NAME, name);
   const rlimit no_core{0, 0};
   setrlimit(RLIMIT_CORE, &no_core);
-  for (const int signal_number : {SIGINT, SIGTERM, SIGHUP, SIGCHLD, SIGPIPE}) signal(signal_number, SIG_DFL);
+  for (const int signal_number : {SIGINT, SIGTERM, SIGHUP, SIGCHLD, SIGPIPE})
+    signal(signal_number, SIG_DFL);
   signal(SIGINT, SIG_IGN);  // Ctrl-C reaches the whole process group; the supervisor decides
   sigset_t none;
   sigemptyset(&none);
@@ -198,14 +203,17 @@ Result<ZygoteRoot> ZygoteRoot::start(const Arena& arena, Pool& pool) {
   return root;
 }
 
-Result<int> ZygoteRoot::make_zygote(uint32_t chain, const std::string& serialized_revision, pid_t& pid) {
+Result<int> ZygoteRoot::make_zygote(uint32_t chain, const std::string& serialized_revision,
+                                    pid_t& pid) {
   const int config = memfd_create("flowkeep-revision", MFD_CLOEXEC);
   int ends[2] = {-1, -1};
-  const bool written = config >= 0 && write(config, serialized_revision.data(), serialized_revision.size()) ==
-                                          static_cast<ssize_t>(serialized_revision.size());
+  const bool written =
+      config >= 0 && write(config, serialized_revision.data(), serialized_revision.size()) ==
+                         static_cast<ssize_t>(serialized_revision.size());
   if (!written || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
     if (config >= 0) close(config);
-    return internal_error("zygote", std::string("cannot hand over the revision: ") + std::strerror(errno));
+    return internal_error("zygote",
+                          std::string("cannot hand over the revision: ") + std::strerror(errno));
   }
   ZygoteMessage request;
   request.kind = ZygoteMessage::kMakeZygote;

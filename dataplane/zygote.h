@@ -1,12 +1,13 @@
 // Zygotes: where workers come from.
 //
-// The zygote root is forked from the supervisor before anything heavy happens in it. For each revision
-// of a chain the supervisor has it fork a zygote, which builds the revision once (rules parsed, patterns
-// compiled) and then forks worker processes on demand; they share all of it copy-on-write.
+// The zygote root is forked from the supervisor before anything heavy happens in it. For each
+// revision of a chain the supervisor has it fork a zygote, which builds the revision once (rules
+// parsed, patterns compiled) and then forks worker processes on demand; they share all of it
+// copy-on-write.
 //
-// All of them are forked with CLONE_PARENT, so that each is a child of the supervisor, which alone waits
-// for them. None of them is a DPDK process: a zygote runs a private EAL (no huge pages, no ports) only so
-// that rte_acl can build its tables in it; workers use those tables read-only.
+// All of them are forked with CLONE_PARENT, so that each is a child of the supervisor, which alone
+// waits for them. None of them is a DPDK process: a zygote runs a private EAL (no huge pages, no
+// ports) only so that rte_acl can build its tables in it; workers use those tables read-only.
 #pragma once
 
 #include <sys/types.h>
@@ -23,19 +24,20 @@ namespace flowkeep {
 struct ZygoteMessage {
   enum Kind : uint32_t { kMakeZygote, kZygotePid, kBuilt, kRefused, kForkWorker, kWorkerPid };
   Kind kind{};
-  uint32_t chain = 0;        // index in the arena
-  uint32_t process = 0;      // kForkWorker, kWorkerPid: index in the arena
+  uint32_t chain = 0;    // index in the arena
+  uint32_t process = 0;  // kForkWorker, kWorkerPid: index in the arena
   int32_t pid = 0;
-  double build_ms = 0;       // kBuilt
-  uint32_t scope = 0;        // kBuilt: Scope to steer by
+  double build_ms = 0;  // kBuilt
+  uint32_t scope = 0;   // kBuilt: Scope to steer by
   uint32_t external_count = 0;
   uint32_t external[kMaxExternalAddresses] = {};  // network order
-  char field[160] = {};      // kRefused
+  char field[160] = {};                           // kRefused
   char text[512] = {};
 };
 
 // SEQPACKET helpers; `fds` (at most 2) travel along. receive returns false when the peer is gone.
-bool send_message(int socket, const ZygoteMessage& message, const int* fds = nullptr, size_t fd_count = 0);
+bool send_message(int socket, const ZygoteMessage& message, const int* fds = nullptr,
+                  size_t fd_count = 0);
 bool receive_message(int socket, ZygoteMessage& message, int* fds = nullptr, size_t fd_count = 0);
 
 // The supervisor's side.

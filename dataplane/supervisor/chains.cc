@@ -1,8 +1,9 @@
 // Chains: applying a revision, handing the chain's slots over to it, removing a chain.
 //
-// A revision is built by a zygote of its own while the running one serves. Then each slot's worker is asked
-// to leave; when it has, a worker of the new revision occupies the slot and goes on where the slot stands,
-// with the packets that waited in its inbox. Nothing is moved, so nothing can be lost or reordered.
+// A revision is built by a zygote of its own while the running one serves. Then each slot's worker
+// is asked to leave; when it has, a worker of the new revision occupies the slot and goes on where
+// the slot stands, with the packets that waited in its inbox. Nothing is moved, so nothing can be
+// lost or reordered.
 #include <fcntl.h>
 #include <google/protobuf/util/message_differencer.h>
 #include <rte_cycles.h>
@@ -24,7 +25,9 @@ namespace flowkeep {
 namespace {
 
 constexpr uint32_t kDefaultBuckets = 256;
-uint32_t wanted_slots(const node::v1::ChainRevision& revision) { return std::max(revision.workers(), 1U); }
+uint32_t wanted_slots(const node::v1::ChainRevision& revision) {
+  return std::max(revision.workers(), 1U);
+}
 uint32_t wanted_buckets(const node::v1::ChainRevision& revision) {
   return revision.buckets() == 0 ? kDefaultBuckets : revision.buckets();
 }
@@ -32,7 +35,8 @@ uint32_t wanted_buckets(const node::v1::ChainRevision& revision) {
 }  // namespace
 
 void Supervisor::on_agent_request() {
-  if (!receive_frames(agent_socket_, agent_input_)) return;  // the agent's death is noticed by its pidfd
+  if (!receive_frames(agent_socket_, agent_input_))
+    return;  // the agent's death is noticed by its pidfd
   while (std::optional<std::string> frame = take_frame(agent_input_)) {
     node::internal::Request request;
     if (request.ParseFromString(*frame)) handle(request);
@@ -60,7 +64,8 @@ Supervisor::ChainState* Supervisor::find_chain(const std::string& name) {
 }
 
 void Supervisor::apply(uint64_t request, const node::v1::ChainRevision& revision) {
-  if (Result<void> checked = check_revision(revision, config_); !checked) return reply_error(request, checked.error());
+  if (Result<void> checked = check_revision(revision, config_); !checked)
+    return reply_error(request, checked.error());
   ChainState* chain = find_chain(revision.chain());
   if (chain == nullptr) {
     const auto free_index = [this] {
@@ -69,19 +74,26 @@ void Supervisor::apply(uint64_t request, const node::v1::ChainRevision& revision
       return index;
     }();
     if (free_index >= kMaxChains) {
-      return reply_error(request, unavailable("metadata.name", "node \"" + config_.name + "\" holds " + std::to_string(kMaxChains) + " chains, its limit"));
+      return reply_error(
+          request,
+          unavailable("metadata.name", "node \"" + config_.name + "\" holds " +
+                                           std::to_string(kMaxChains) + " chains, its limit"));
     }
     ChainState fresh;
     fresh.name = revision.chain();
     fresh.index = free_index;
-    if (Result<void> ready = prepare_new_chain(fresh, revision); !ready) return reply_error(request, ready.error());
+    if (Result<void> ready = prepare_new_chain(fresh, revision); !ready)
+      return reply_error(request, ready.error());
     chain = &chains_.emplace(free_index, std::move(fresh)).first->second;
   } else {
     if (chain->next || chain->removing || chain->moving) {
-      return reply_error(request, unavailable("metadata.name", "chain \"" + chain->name + "\" is being changed; try again"));
+      return reply_error(request,
+                         unavailable("metadata.name",
+                                     "chain \"" + chain->name + "\" is being changed; try again"));
     }
     const ChainBlock& block = header_.chains[chain->index];
-    const bool same = chain->zygote.built && google::protobuf::util::MessageDifferencer::Equals(revision, chain->revision);
+    const bool same = chain->zygote.built &&
+                      google::protobuf::util::MessageDifferencer::Equals(revision, chain->revision);
     if (same) {
       node::internal::Reply answer;
       answer.set_id(request);
@@ -89,11 +101,18 @@ void Supervisor::apply(uint64_t request, const node::v1::ChainRevision& revision
       return reply(answer);
     }
     if (wanted_buckets(revision) != block.buckets) {
-      return reply_error(request, invalid("spec.buckets", std::to_string(wanted_buckets(revision)) + " is not accepted; chain \"" + chain->name +
-                                                              "\" keeps its " + std::to_string(block.buckets) + " for its life"));
+      return reply_error(
+          request,
+          invalid("spec.buckets", std::to_string(wanted_buckets(revision)) +
+                                      " is not accepted; chain \"" + chain->name + "\" keeps its " +
+                                      std::to_string(block.buckets) + " for its life"));
     }
-    if (revision.inside() != chain->revision.inside() || revision.outside() != chain->revision.outside()) {
-      return reply_error(request, invalid("spec.inside", "the ports of a running chain stay; delete the chain and deploy it anew"));
+    if (revision.inside() != chain->revision.inside() ||
+        revision.outside() != chain->revision.outside()) {
+      return reply_error(
+          request,
+          invalid("spec.inside",
+                  "the ports of a running chain stay; delete the chain and deploy it anew"));
     }
   }
   chain->request = request;
@@ -107,17 +126,21 @@ void Supervisor::apply(uint64_t request, const node::v1::ChainRevision& revision
 }
 
 // Ports free? Pool ready? Nothing is running yet and nothing is changed if it is refused.
-Result<void> Supervisor::prepare_new_chain(ChainState& chain, const node::v1::ChainRevision& revision) {
+Result<void> Supervisor::prepare_new_chain(ChainState& chain,
+                                           const node::v1::ChainRevision& revision) {
   for (const auto& [index, other] : chains_) {
     const node::v1::ChainRevision& theirs = other.next ? *other.next : other.revision;
     if (theirs.inside() == revision.inside()) {
-      return invalid("spec.inside", "port \"" + revision.inside() + "\" belongs to chain \"" + other.name + "\"; a port carries one chain");
+      return invalid("spec.inside", "port \"" + revision.inside() + "\" belongs to chain \"" +
+                                        other.name + "\"; a port carries one chain");
     }
     if (theirs.outside() == revision.outside()) {
-      return invalid("spec.outside", "port \"" + revision.outside() + "\" belongs to chain \"" + other.name + "\"; a port carries one chain");
+      return invalid("spec.outside", "port \"" + revision.outside() + "\" belongs to chain \"" +
+                                         other.name + "\"; a port carries one chain");
     }
   }
-  Result<ChainAttachment> attached = pool_->attach_chain(revision.chain(), wanted_buckets(revision));
+  Result<ChainAttachment> attached =
+      pool_->attach_chain(revision.chain(), wanted_buckets(revision));
   if (!attached) return attached.error();
   ChainBlock& block = header_.chains[chain.index];
   std::memset(block.name, 0, sizeof(block.name));
@@ -126,10 +149,14 @@ Result<void> Supervisor::prepare_new_chain(ChainState& chain, const node::v1::Ch
   block.buckets = wanted_buckets(revision);
   block.external_count = 0;
   for (size_t port = 0; port < config_.ports.size(); ++port) {
-    if (config_.ports[port].name == revision.inside()) block.inside_port = static_cast<uint8_t>(port);
-    if (config_.ports[port].name == revision.outside()) block.outside_port = static_cast<uint8_t>(port);
+    if (config_.ports[port].name == revision.inside())
+      block.inside_port = static_cast<uint8_t>(port);
+    if (config_.ports[port].name == revision.outside())
+      block.outside_port = static_cast<uint8_t>(port);
   }
-  for (std::atomic<uint64_t>* counter : {&block.steered, &block.forwarded_packets, &block.forwarded_bytes}) counter->store(0);
+  for (std::atomic<uint64_t>* counter :
+       {&block.steered, &block.forwarded_packets, &block.forwarded_bytes})
+    counter->store(0);
   for (std::atomic<uint64_t>& counter : block.drops) counter.store(0);
   block.worker_deaths.store(0);
   block.failovers.store(0);
@@ -147,14 +174,18 @@ Result<void> Supervisor::begin_build(ChainState& chain, const node::v1::ChainRev
   return {};
 }
 
-// Port leases are kept by the place of an address in the list; an address that stays must keep its place.
-Result<void> Supervisor::check_externals(const ChainState& chain, const ZygoteMessage& message) const {
+// Port leases are kept by the place of an address in the list; an address that stays must keep its
+// place.
+Result<void> Supervisor::check_externals(const ChainState& chain,
+                                         const ZygoteMessage& message) const {
   const ChainBlock& block = header_.chains[chain.index];
   for (uint32_t i = 0; i < block.external_count; ++i) {
     for (uint32_t j = 0; j < message.external_count; ++j) {
       if (block.external[i].raw != message.external[j] || i == j) continue;
-      return invalid("spec.functions", "external address " + format_ipv4(block.external[i]) + " moves from place " + std::to_string(i) +
-                                           " to " + std::to_string(j) + " of external_addresses; addresses that stay must keep their place");
+      return invalid("spec.functions",
+                     "external address " + format_ipv4(block.external[i]) + " moves from place " +
+                         std::to_string(i) + " to " + std::to_string(j) +
+                         " of external_addresses; addresses that stay must keep their place");
     }
   }
   return {};
@@ -182,7 +213,8 @@ void Supervisor::on_built(ChainState& chain, const ZygoteMessage& message) {
     return on_refused(chain, refusal);
   }
   ChainBlock& block = header_.chains[chain.index];
-  block.steer_by = static_cast<Scope>(message.scope) == Scope::kHost ? SteerBy::kHost : SteerBy::kEndpoint;
+  block.steer_by =
+      static_cast<Scope>(message.scope) == Scope::kHost ? SteerBy::kHost : SteerBy::kEndpoint;
   for (uint32_t i = 0; i < message.external_count; ++i) block.external[i].raw = message.external[i];
   block.external_count = message.external_count;
   begin_handover(chain);
@@ -195,19 +227,23 @@ void Supervisor::on_refused(ChainState& chain, const ZygoteMessage& message) {
   event("chain_refused", chain.name, error.text());
   chain.next.reset();
   chain.request.reset();
-  // A chain that never ran leaves nothing behind but, if it was there before, its flows in the pool.
+  // A chain that never ran leaves nothing behind but, if it was there before, its flows in the
+  // pool.
   if (chain.slots.empty()) chains_.erase(chain.index);
   if (request) reply_error(*request, error);
 }
 
 Result<void> Supervisor::take_slots(ChainState& chain, uint32_t count) {
   std::vector<uint8_t> taken;
-  for (uint8_t slot = 0; slot < config_.worker_slots && chain.slots.size() + taken.size() < count; ++slot) {
+  for (uint8_t slot = 0; slot < config_.worker_slots && chain.slots.size() + taken.size() < count;
+       ++slot) {
     if (header_.slots[slot].in_use.load() == 0) taken.push_back(slot);
   }
   if (chain.slots.size() + taken.size() < count) {
-    return invalid("spec.workers", std::to_string(count) + " is not accepted; node \"" + config_.name + "\" has " +
-                                       std::to_string(chain.slots.size() + taken.size()) + " worker slots left for this chain");
+    return invalid("spec.workers", std::to_string(count) + " is not accepted; node \"" +
+                                       config_.name + "\" has " +
+                                       std::to_string(chain.slots.size() + taken.size()) +
+                                       " worker slots left for this chain");
   }
   for (const uint8_t slot : taken) {
     arena_.reset_slot(slot);
@@ -221,7 +257,8 @@ Result<void> Supervisor::take_slots(ChainState& chain, uint32_t count) {
 // Buckets in equal contiguous shares.
 void Supervisor::spread_buckets(ChainState& chain, size_t slot_count, uint8_t* owner) const {
   const uint32_t buckets = header_.chains[chain.index].buckets;
-  for (uint32_t bucket = 0; bucket < buckets; ++bucket) owner[bucket] = chain.slots[bucket * slot_count / buckets];
+  for (uint32_t bucket = 0; bucket < buckets; ++bucket)
+    owner[bucket] = chain.slots[bucket * slot_count / buckets];
 }
 
 void Supervisor::begin_handover(ChainState& chain) {
@@ -237,7 +274,8 @@ void Supervisor::begin_handover(ChainState& chain) {
     }
     block.slot_count.store(static_cast<uint32_t>(chain.slots.size()));
     block.active.store(1);
-    tell_switch({.command = SwitchCommand::kActivate, .chain = chain.index, .slot = 0, .owner = {}});
+    tell_switch(
+        {.command = SwitchCommand::kActivate, .chain = chain.index, .slot = 0, .owner = {}});
   }
   // Standbys first, so that a slot is vacant only for as long as it takes to wake one.
   replenish(chain);
@@ -260,7 +298,8 @@ void Supervisor::continue_handover(ChainState& chain) {
   }
   for (const uint8_t slot : chain.slots) {
     const int process = header_.slots[slot].process.load();
-    if (process < 0 || workers_[static_cast<size_t>(process)].revision != chain.next->revision()) return;
+    if (process < 0 || workers_[static_cast<size_t>(process)].revision != chain.next->revision())
+      return;
     if (header_.processes[process].state.load() != ProcessState::kServing) return;
   }
   // All slots run the new revision. More or fewer slots than before: buckets move between them.
@@ -272,7 +311,8 @@ void Supervisor::continue_handover(ChainState& chain) {
     spread_buckets(chain, wanted, owner.data());
     block.slot_count.store(wanted);
     chain.moving = true;
-    return tell_switch({.command = SwitchCommand::kMoveBuckets, .chain = chain.index, .slot = 0, .owner = owner});
+    return tell_switch(
+        {.command = SwitchCommand::kMoveBuckets, .chain = chain.index, .slot = 0, .owner = owner});
   }
   finish_handover(chain);
 }
@@ -292,13 +332,15 @@ void Supervisor::finish_handover(ChainState& chain) {
     const int process = header_.slots[slot].process.load();
     if (process >= 0) end_worker(static_cast<uint32_t>(process));
     recover_slot(arena_, *pool_, slot);
-    tell_switch({.command = SwitchCommand::kDiscardSlot, .chain = chain.index, .slot = slot, .owner = {}});
+    tell_switch(
+        {.command = SwitchCommand::kDiscardSlot, .chain = chain.index, .slot = slot, .owner = {}});
   }
   chain.leaving_slots.clear();
   replenish(chain);  // the slots have taken the standbys
   const double handover_ms = arena_.tsc_to_us(rte_rdtsc() - chain.handover_tsc) / 1000.0;
-  event("chain_applied", chain.name, "revision " + std::to_string(chain.revision.revision()) + " runs in " +
-                                         std::to_string(chain.slots.size()) + " slot(s)");
+  event("chain_applied", chain.name,
+        "revision " + std::to_string(chain.revision.revision()) + " runs in " +
+            std::to_string(chain.slots.size()) + " slot(s)");
   if (!chain.request) return;
   node::internal::Reply answer;
   answer.set_id(*chain.request);
@@ -313,19 +355,22 @@ void Supervisor::remove(uint64_t request, const std::string& name) {
   ChainState* chain = find_chain(name);
   if (chain == nullptr) {
     // Known only to the pool, from a time before: its flows are given back all the same.
-    if (Result<void> dropped = pool_->drop_chain(name); !dropped) return reply_error(request, dropped.error());
+    if (Result<void> dropped = pool_->drop_chain(name); !dropped)
+      return reply_error(request, dropped.error());
     node::internal::Reply answer;
     answer.set_id(request);
     answer.mutable_removed();
     return reply(answer);
   }
   if (chain->next || chain->removing) {
-    return reply_error(request, unavailable("metadata.name", "chain \"" + name + "\" is being changed; try again"));
+    return reply_error(request, unavailable("metadata.name",
+                                            "chain \"" + name + "\" is being changed; try again"));
   }
   chain->removing = true;
   chain->request = request;
   header_.chains[chain->index].active.store(0);
-  tell_switch({.command = SwitchCommand::kDeactivate, .chain = chain->index, .slot = 0, .owner = {}});
+  tell_switch(
+      {.command = SwitchCommand::kDeactivate, .chain = chain->index, .slot = 0, .owner = {}});
   set_tick(1);
 }
 
@@ -340,12 +385,14 @@ void Supervisor::continue_removal(ChainState& chain) {
     const int process = header_.slots[slot].process.load();
     if (process >= 0) end_worker(static_cast<uint32_t>(process));
     recover_slot(arena_, *pool_, slot);
-    tell_switch({.command = SwitchCommand::kDiscardSlot, .chain = chain.index, .slot = slot, .owner = {}});
+    tell_switch(
+        {.command = SwitchCommand::kDiscardSlot, .chain = chain.index, .slot = slot, .owner = {}});
   }
   chain.slots.clear();
   retire_revision(chain, chain.zygote);
   const Result<void> dropped = pool_->drop_chain(chain.name);
-  event("chain_removed", chain.name, dropped ? "its flow records are free again" : dropped.error().text());
+  event("chain_removed", chain.name,
+        dropped ? "its flow records are free again" : dropped.error().text());
   if (chain.request) {
     node::internal::Reply answer;
     answer.set_id(*chain.request);

@@ -12,7 +12,7 @@
 namespace flowkeep {
 namespace {
 
-constexpr double kPacketWaitUs = 200'000;   // then no packet came to the replacement
+constexpr double kPacketWaitUs = 200'000;  // then no packet came to the replacement
 constexpr double kDetectWaitUs = 10'000'000;
 
 double percentile(std::vector<double> values, double rank) {
@@ -26,22 +26,29 @@ double percentile(std::vector<double> values, double rank) {
 
 void Supervisor::begin_drill(uint64_t request, const node::v1::RunDrillRequest& wanted) {
   const ChainState* chain = find_chain(wanted.chain());
-  if (drill_) return reply_error(request, unavailable("drill", "another drill is running; try again when it has ended"));
+  if (drill_)
+    return reply_error(
+        request, unavailable("drill", "another drill is running; try again when it has ended"));
   if (chain == nullptr || header_.chains[chain->index].active.load() == 0) {
-    return reply_error(request, Error{Error::Kind::kNotFound, "chain", "\"" + wanted.chain() + "\" does not run on node \"" + config_.name + "\""});
+    return reply_error(
+        request, Error{Error::Kind::kNotFound, "chain",
+                       "\"" + wanted.chain() + "\" does not run on node \"" + config_.name + "\""});
   }
   if (chain->next || chain->removing) {
-    return reply_error(request, unavailable("chain", "\"" + chain->name + "\" is being changed; try again"));
+    return reply_error(request,
+                       unavailable("chain", "\"" + chain->name + "\" is being changed; try again"));
   }
   Drill drill;
   drill.request = request;
   drill.chain = chain->index;
   drill.hang = wanted.kind() == "hang-worker";
   drill.remaining = std::max(wanted.count(), 1U);
-  drill.interval_tsc = header_.tsc_hz / 1000 * (wanted.interval_ms() == 0 ? 100 : wanted.interval_ms());
+  drill.interval_tsc =
+      header_.tsc_hz / 1000 * (wanted.interval_ms() == 0 ? 100 : wanted.interval_ms());
   drill.report.set_kind(wanted.kind());
   drill.report.set_chain(wanted.chain());
-  drill.report.set_what_failed(drill.hang ? "the worker loops for ever inside a burst" : "the worker is killed with SIGKILL");
+  drill.report.set_what_failed(drill.hang ? "the worker loops for ever inside a burst"
+                                          : "the worker is killed with SIGKILL");
   drill_ = std::move(drill);
   set_tick(1);
 }
@@ -49,7 +56,8 @@ void Supervisor::begin_drill(uint64_t request, const node::v1::RunDrillRequest& 
 void Supervisor::continue_drill() {
   Drill& drill = *drill_;
   const uint64_t now_tsc = rte_rdtsc();
-  if (!chains_.contains(drill.chain) || chains_.at(drill.chain).slots.empty()) return finish_drill();
+  if (!chains_.contains(drill.chain) || chains_.at(drill.chain).slots.empty())
+    return finish_drill();
   if (drill.injected_tsc == 0) {
     if (drill.remaining == 0) return finish_drill();
     if (now_tsc >= drill.next_tsc) inject();
@@ -71,7 +79,8 @@ void Supervisor::inject() {
   const ChainState& chain = chains_.at(drill.chain);
   const uint8_t slot = chain.slots[drill.next_slot++ % chain.slots.size()];
   const int index = header_.slots[slot].process.load();
-  if (index < 0 || header_.processes[index].state.load() != ProcessState::kServing || header_.processes[index].pid.load() == 0) {
+  if (index < 0 || header_.processes[index].state.load() != ProcessState::kServing ||
+      header_.processes[index].pid.load() == 0) {
     return;  // its worker is just being replaced: the next tick
   }
   WorkerProcess& process = header_.processes[index];
@@ -88,12 +97,15 @@ void Supervisor::inject() {
 }
 
 void Supervisor::note_takeover(uint8_t slot, const SlotRecovery& recovery, uint64_t detected_tsc) {
-  if (!drill_ || drill_->injected_tsc == 0 || drill_->slot != slot || drill_->taken_over_tsc != 0) return;
+  if (!drill_ || drill_->injected_tsc == 0 || drill_->slot != slot || drill_->taken_over_tsc != 0)
+    return;
   Drill& drill = *drill_;
   drill.detected_tsc = detected_tsc;
   drill.taken_over_tsc = rte_rdtsc();
   const int replacement = header_.slots[slot].process.load();
-  if (replacement >= 0) drill.injection.set_replacement_pid(static_cast<uint64_t>(header_.processes[replacement].pid.load()));
+  if (replacement >= 0)
+    drill.injection.set_replacement_pid(
+        static_cast<uint64_t>(header_.processes[replacement].pid.load()));
   drill.injection.set_detect_us(arena_.tsc_to_us(detected_tsc - drill.injected_tsc));
   drill.injection.set_takeover_us(arena_.tsc_to_us(drill.taken_over_tsc - drill.injected_tsc));
   drill.injection.set_inbox_packets(rte_ring_count(arena_.inbox(slot)));
@@ -103,7 +115,9 @@ void Supervisor::note_takeover(uint8_t slot, const SlotRecovery& recovery, uint6
 void Supervisor::finish_injection(double first_packet_us) {
   Drill& drill = *drill_;
   const int replacement = header_.slots[drill.slot].process.load();
-  if (replacement >= 0) drill.injection.set_replacement_pid(static_cast<uint64_t>(header_.processes[replacement].pid.load()));
+  if (replacement >= 0)
+    drill.injection.set_replacement_pid(
+        static_cast<uint64_t>(header_.processes[replacement].pid.load()));
   drill.injection.set_first_packet_us(first_packet_us);
   if (drill.taken_over_tsc == 0) {
     drill.injection.set_detect_us(-1);
@@ -115,8 +129,8 @@ void Supervisor::finish_injection(double first_packet_us) {
   --drill.remaining;
 }
 
-// Each packet that a worker takes it gives back, so the positions of a slot's two rings differ only by a
-// burst that is published and not yet released. Looked at until no such burst is in the way.
+// Each packet that a worker takes it gives back, so the positions of a slot's two rings differ only
+// by a burst that is published and not yet released. Looked at until no such burst is in the way.
 uint64_t Supervisor::lost_packets(const ChainState& chain) const {
   uint64_t lost = 0;
   for (const uint8_t slot : chain.slots) {
@@ -144,7 +158,8 @@ void Supervisor::finish_drill() {
   drill.report.set_detect_us_p99(percentile(detect, 0.99));
   drill.report.set_first_packet_us_p50(percentile(first, 0.50));
   drill.report.set_first_packet_us_p99(percentile(first, 0.99));
-  if (const auto chain = chains_.find(drill.chain); chain != chains_.end()) drill.report.set_packets_lost(lost_packets(chain->second));
+  if (const auto chain = chains_.find(drill.chain); chain != chains_.end())
+    drill.report.set_packets_lost(lost_packets(chain->second));
   node::internal::Reply answer;
   answer.set_id(drill.request);
   *answer.mutable_drilled() = drill.report;

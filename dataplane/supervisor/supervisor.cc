@@ -37,31 +37,39 @@ std::string how_it_ended(const siginfo_t& info) {
   return std::string("SIG") + (name == nullptr ? "?" : name);
 }
 
-// Woken at once even when both processors are busy polling. Not inherited by the processes it forks.
+// Woken at once even when both processors are busy polling. Not inherited by the processes it
+// forks.
 void prefer_supervisor() {
   sched_param parameters{};
   parameters.sched_priority = 1;
-  if (sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &parameters) != 0) setpriority(PRIO_PROCESS, 0, -10);
+  if (sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &parameters) != 0)
+    setpriority(PRIO_PROCESS, 0, -10);
 }
 
-std::string run_directory() { return "/var/run/dpdk/flowkeep-" + std::to_string(getpid()); }
+std::string run_directory() {
+  return "/var/run/dpdk/flowkeep-" + std::to_string(getpid());
+}
 
 }  // namespace
 
 Result<std::unique_ptr<Supervisor>> Supervisor::start(const NodeConfig& config) {
-  Result<std::unique_ptr<Pool>> pool =
-      Pool::open({.path = config.pool_path, .bytes = config.pool_bytes, .emulate_pmem = config.emulate_pmem});
+  Result<std::unique_ptr<Pool>> pool = Pool::open(
+      {.path = config.pool_path, .bytes = config.pool_bytes, .emulate_pmem = config.emulate_pmem});
   if (!pool) return pool.error();
   const RecoveryReport recovery = (*pool)->recover_all();
-  std::printf("flowkeep-node %s: pool %s, %llu MiB on %s%s: survives %s; %s, %u bursts completed\n", config.name.c_str(),
-              config.pool_path.c_str(), static_cast<unsigned long long>((*pool)->bytes() >> 20),
-              std::string(medium_name((*pool)->medium())).c_str(), (*pool)->emulated() ? " (emulated)" : "",
-              std::string(medium_survives((*pool)->medium())).c_str(),
-              (*pool)->was_formatted() ? "new" : "attached with its flows", recovery.redo_records_applied);
-  Result<Arena> arena = Arena::create(config.packet_count, packet_footprint_bytes(), config.hugepages);
+  std::printf(
+      "flowkeep-node %s: pool %s, %llu MiB on %s%s: survives %s; %s, %u bursts completed\n",
+      config.name.c_str(), config.pool_path.c_str(),
+      static_cast<unsigned long long>((*pool)->bytes() >> 20),
+      std::string(medium_name((*pool)->medium())).c_str(), (*pool)->emulated() ? " (emulated)" : "",
+      std::string(medium_survives((*pool)->medium())).c_str(),
+      (*pool)->was_formatted() ? "new" : "attached with its flows", recovery.redo_records_applied);
+  Result<Arena> arena =
+      Arena::create(config.packet_count, packet_footprint_bytes(), config.hugepages);
   if (!arena) return arena.error();
-  std::printf("flowkeep-node %s: %u packets, %llu MiB in %s\n", config.name.c_str(), config.packet_count,
-              static_cast<unsigned long long>(arena->header().bytes >> 20), arena->huge() ? "huge pages" : "4 KiB pages");
+  std::printf("flowkeep-node %s: %u packets, %llu MiB in %s\n", config.name.c_str(),
+              config.packet_count, static_cast<unsigned long long>(arena->header().bytes >> 20),
+              arena->huge() ? "huge pages" : "4 KiB pages");
   std::fflush(stdout);
 
   std::unique_ptr<Supervisor> supervisor(new Supervisor(config, *arena, std::move(*pool)));
@@ -79,14 +87,18 @@ Result<std::unique_ptr<Supervisor>> Supervisor::start(const NodeConfig& config) 
   }
   supervisor->event("node_started", "", config.name);
   supervisor->restore_chains();
-  std::printf("flowkeep-node %s: ready, %zu ports, agent at %s\n", config.name.c_str(), config.ports.size(),
-              config.agent_listen.c_str());
+  std::printf("flowkeep-node %s: ready, %zu ports, agent at %s\n", config.name.c_str(),
+              config.ports.size(), config.agent_listen.c_str());
   std::fflush(stdout);
   return supervisor;
 }
 
 Supervisor::Supervisor(const NodeConfig& config, Arena arena, std::unique_ptr<Pool> pool)
-    : config_(config), arena_(arena), header_(arena_.header()), pool_(std::move(pool)), workers_(kMaxProcesses) {
+    : config_(config),
+      arena_(arena),
+      header_(arena_.header()),
+      pool_(std::move(pool)),
+      workers_(kMaxProcesses) {
   header_.supervisor_pid.store(static_cast<uint32_t>(getpid()));
   prefer_supervisor();
   const rlimit no_core{0, 0};
@@ -119,7 +131,8 @@ void Supervisor::watch(int fd, Watch what, uint32_t number) {
 
 void Supervisor::watch_child(Child child) {
   child.pidfd = static_cast<int>(syscall(SYS_pidfd_open, child.pid, 0));
-  auto place = std::find_if(children_.begin(), children_.end(), [](const Child& c) { return c.pid == 0; });
+  auto place =
+      std::find_if(children_.begin(), children_.end(), [](const Child& c) { return c.pid == 0; });
   if (place == children_.end()) place = children_.insert(children_.end(), Child{});
   *place = child;
   watch(child.pidfd, Watch::kChild, static_cast<uint32_t>(place - children_.begin()));
@@ -138,9 +151,12 @@ Result<void> Supervisor::start_switch() {
     _exit(status);
   }
   header_.switch_pid.store(static_cast<uint32_t>(pid));
-  for (uint32_t waited_ms = 0; header_.switch_block.ready.load() == 0 && waited_ms < kSwitchStartMs; ++waited_ms) {
+  for (uint32_t waited_ms = 0; header_.switch_block.ready.load() == 0 && waited_ms < kSwitchStartMs;
+       ++waited_ms) {
     siginfo_t info{};
-    if (waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == pid) break;
+    if (waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+        info.si_pid == pid)
+      break;
     usleep(1000);
   }
   watch_child({Role::kSwitch, pid});
@@ -208,7 +224,9 @@ void Supervisor::on_child_exit(size_t index) {
   const Child child = children_[index];
   if (child.pid == 0) return;
   siginfo_t info{};
-  if (waitid(P_PID, static_cast<id_t>(child.pid), &info, WEXITED | WNOHANG) != 0 || info.si_pid != child.pid) return;
+  if (waitid(P_PID, static_cast<id_t>(child.pid), &info, WEXITED | WNOHANG) != 0 ||
+      info.si_pid != child.pid)
+    return;
   epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, child.pidfd, nullptr);
   close(child.pidfd);
   children_[index] = Child{};
@@ -244,8 +262,8 @@ void Supervisor::on_child_exit(size_t index) {
   }
 }
 
-// Packets in flight are lost, state is not: every slot's last committed burst is completed, the arena is
-// emptied, and switch and workers start again on it.
+// Packets in flight are lost, state is not: every slot's last committed burst is completed, the
+// arena is emptied, and switch and workers start again on it.
 void Supervisor::on_switch_death(const std::string& how) {
   event("switch_restarted", "", "the switch ended with " + how);
   header_.switch_restarts.fetch_add(1);
@@ -266,7 +284,8 @@ void Supervisor::on_switch_death(const std::string& how) {
   }
   for (auto& [index, chain] : chains_) {
     if (header_.chains[index].active.load() == 0) continue;
-    for (uint32_t bucket = 0; bucket < header_.chains[index].buckets; ++bucket) header_.chains[index].steering[bucket].held.store(0);
+    for (uint32_t bucket = 0; bucket < header_.chains[index].buckets; ++bucket)
+      header_.chains[index].steering[bucket].held.store(0);
     tell_switch({.command = SwitchCommand::kActivate, .chain = index, .slot = 0, .owner = {}});
     fill_slots(chain);
   }
@@ -281,7 +300,9 @@ void Supervisor::on_timer() {
     if (chain.handing_over) continue_handover(chain);
     if (chain.removing) continue_removal(chain);
   }
-  std::erase_if(chains_, [](const auto& entry) { return entry.second.removing && entry.second.slots.empty() && entry.second.name.empty(); });
+  std::erase_if(chains_, [](const auto& entry) {
+    return entry.second.removing && entry.second.slots.empty() && entry.second.name.empty();
+  });
   const bool urgent = drill_.has_value() || !mailbox_idle() ||
                       std::any_of(chains_.begin(), chains_.end(), [](const auto& entry) {
                         return entry.second.handing_over || entry.second.removing;
@@ -333,7 +354,9 @@ int Supervisor::stop(bool failed) {
   const pid_t pid = static_cast<pid_t>(header_.switch_pid.load());
   for (int waited_ms = 0; waited_ms < 2000; ++waited_ms) {
     siginfo_t info{};
-    if (waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == pid) break;
+    if (waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
+        info.si_pid == pid)
+      break;
     usleep(1000);
   }
   stop_all();
@@ -355,7 +378,8 @@ void Supervisor::stop_all() {
 
 void Supervisor::event(const char* kind, const std::string& chain, const std::string& message) {
   record_event(arena_, kind, chain, message);
-  std::printf("flowkeep-node: %s%s%s: %s\n", kind, chain.empty() ? "" : " ", chain.c_str(), message.c_str());
+  std::printf("flowkeep-node: %s%s%s: %s\n", kind, chain.empty() ? "" : " ", chain.c_str(),
+              message.c_str());
   std::fflush(stdout);
 }
 

@@ -1,11 +1,13 @@
-// Supervisor: the first process of a node, parent of all others. Makes the arena, maps the pool, starts
-// switch, zygotes, workers and agent, watches them by pidfd, and replaces what dies or hangs.
+// Supervisor: the first process of a node, parent of all others. Makes the arena, maps the pool,
+// starts switch, zygotes, workers and agent, watches them by pidfd, and replaces what dies or
+// hangs.
 //
-// Not a DPDK process and single-threaded: it forks for its whole life. It never waits for another process
-// while workers serve; every answer arrives through its event loop.
+// Not a DPDK process and single-threaded: it forks for its whole life. It never waits for another
+// process while workers serve; every answer arrives through its event loop.
 //
-// Failover: worker dead (its pidfd says so, or it was killed here for hanging and a membarrier proved that
-// it runs no more user code) -> recover_slot -> the slot is given to a warm standby -> a new standby is forked.
+// Failover: worker dead (its pidfd says so, or it was killed here for hanging and a membarrier
+// proved that it runs no more user code) -> recover_slot -> the slot is given to a warm standby ->
+// a new standby is forked.
 #pragma once
 
 #include <sys/types.h>
@@ -41,8 +43,8 @@ class Supervisor {
     Role role{};
     pid_t pid = 0;
     int pidfd = -1;
-    uint32_t process = 0;    // kWorker: index in the arena
-    uint32_t chain = 0;      // kZygote, kWorker
+    uint32_t process = 0;  // kWorker: index in the arena
+    uint32_t chain = 0;    // kZygote, kWorker
   };
 
   struct Zygote {
@@ -57,7 +59,7 @@ class Supervisor {
     bool used = false;
     uint32_t chain = 0;
     uint32_t revision = 0;
-    uint64_t last_bursts = 0;        // for hang detection
+    uint64_t last_bursts = 0;  // for hang detection
     int64_t last_cpu_ns = 0;
     uint64_t unchanged_since_tsc = 0;
   };
@@ -70,11 +72,11 @@ class Supervisor {
     std::optional<node::v1::ChainRevision> next;  // being built or handed over
     Zygote next_zygote;
     bool handing_over = false;
-    bool moving = false;                          // buckets are on their way
+    bool moving = false;  // buckets are on their way
     bool removing = false;
     std::vector<uint8_t> slots;
-    std::vector<uint8_t> leaving_slots;           // to be vacated after a move
-    std::optional<uint64_t> request;              // of the agent, answered when done
+    std::vector<uint8_t> leaving_slots;  // to be vacated after a move
+    std::optional<uint64_t> request;     // of the agent, answered when done
     double build_ms = 0;
     uint64_t handover_tsc = 0;
   };
@@ -87,7 +89,7 @@ class Supervisor {
     uint32_t remaining = 0;
     uint64_t interval_tsc = 0;
     uint64_t next_tsc = 0;
-    uint64_t injected_tsc = 0;     // 0: nothing under way
+    uint64_t injected_tsc = 0;  // 0: nothing under way
     uint64_t detected_tsc = 0;
     uint64_t taken_over_tsc = 0;
     uint32_t slot = 0;
@@ -121,7 +123,7 @@ class Supervisor {
   void assign(uint32_t process, uint8_t slot);
   void look_for_hangs();
   bool is_hung(uint32_t process, WorkerInfo& info, std::string& why);
-  void end_worker(uint32_t process);   // SIGKILL and proof that it runs no more user code
+  void end_worker(uint32_t process);  // SIGKILL and proof that it runs no more user code
   void retire_revision(ChainState& chain, Zygote& zygote);
 
   // Chains (chains.cc).
@@ -181,7 +183,7 @@ class Supervisor {
   std::string agent_input_;
   std::vector<Child> children_;
   std::vector<WorkerInfo> workers_;
-  std::map<uint32_t, ChainState> chains_;    // by index in the arena
+  std::map<uint32_t, ChainState> chains_;  // by index in the arena
   std::deque<SwitchRequest> switch_queue_;
   std::optional<Drill> drill_;
   bool stopping_ = false;

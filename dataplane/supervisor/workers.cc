@@ -42,7 +42,8 @@ char process_state(pid_t pid) {
 
 // Asks the zygote for a worker; its pid arrives as kWorkerPid. -1: no room or the zygote is gone.
 int Supervisor::fork_worker(ChainState& chain, const Zygote& zygote) {
-  const auto free_entry = std::find_if(workers_.begin(), workers_.end(), [](const WorkerInfo& w) { return !w.used; });
+  const auto free_entry =
+      std::find_if(workers_.begin(), workers_.end(), [](const WorkerInfo& w) { return !w.used; });
   if (free_entry == workers_.end() || !zygote.built) return -1;
   const auto index = static_cast<uint32_t>(free_entry - workers_.begin());
   *free_entry = WorkerInfo{.used = true, .chain = chain.index, .revision = zygote.revision};
@@ -69,8 +70,8 @@ int Supervisor::fork_worker(ChainState& chain, const Zygote& zygote) {
 void Supervisor::forget_unborn(const ChainState& chain, uint32_t revision) {
   for (uint32_t i = 0; i < kMaxProcesses; ++i) {
     WorkerProcess& process = header_.processes[i];
-    const bool unborn = workers_[i].used && workers_[i].chain == chain.index && workers_[i].revision == revision &&
-                        process.pid.load() == 0;
+    const bool unborn = workers_[i].used && workers_[i].chain == chain.index &&
+                        workers_[i].revision == revision && process.pid.load() == 0;
     if (!unborn) continue;
     const int slot = process.slot.load();
     if (slot >= 0) header_.slots[slot].process.store(-1);
@@ -91,13 +92,16 @@ void Supervisor::on_zygote_death(ChainState& chain, Zygote& zygote) {
   if (!built) {
     ZygoteMessage refusal;
     std::snprintf(refusal.field, sizeof(refusal.field), "spec");
-    std::snprintf(refusal.text, sizeof(refusal.text), "the zygote died while it built revision %u", revision);
+    std::snprintf(refusal.text, sizeof(refusal.text), "the zygote died while it built revision %u",
+                  revision);
     return on_refused(chain, refusal);
   }
   if (!was_next && chain.next) return;  // the next revision's zygote takes over
-  event("zygote_restarted", chain.name, "the zygote of revision " + std::to_string(revision) + " died");
+  event("zygote_restarted", chain.name,
+        "the zygote of revision " + std::to_string(revision) + " died");
   const node::v1::ChainRevision again = was_next ? *chain.next : chain.revision;
-  if (Result<void> begun = begin_build(chain, again); !begun) event("zygote_lost", chain.name, begun.error().text());
+  if (Result<void> begun = begin_build(chain, again); !begun)
+    event("zygote_lost", chain.name, begun.error().text());
 }
 
 void Supervisor::on_zygote_message(int socket) {
@@ -138,8 +142,10 @@ void Supervisor::on_worker_death(const Child& child, const std::string& how) {
   const int slot = process.slot.load();
   const bool left = process.state.load() == ProcessState::kLeft;
   const auto found = chains_.find(child.chain);
-  // A worker that was ended here (hang, switch restart) has given its slot away before it is reaped.
-  const bool owns = slot >= 0 && header_.slots[slot].process.load() == static_cast<int32_t>(child.process);
+  // A worker that was ended here (hang, switch restart) has given its slot away before it is
+  // reaped.
+  const bool owns =
+      slot >= 0 && header_.slots[slot].process.load() == static_cast<int32_t>(child.process);
   SlotRecovery recovery;
   if (owns) {
     recovery = recover_slot(arena_, *pool_, static_cast<size_t>(slot));
@@ -157,12 +163,16 @@ void Supervisor::on_worker_death(const Child& child, const std::string& how) {
     header_.chains[chain.index].worker_deaths.fetch_add(1);
     header_.chains[chain.index].failovers.fetch_add(1);
     event("failover", chain.name,
-          "worker " + std::to_string(child.pid) + " in slot " + std::to_string(slot) + " ended with " + how + "; " +
-              (recovery.burst_undone ? "its burst was given back"
-                                     : recovery.burst_completed ? "its committed burst was completed" : "it held no burst"));
-  } else if (!left && !chain.removing && !chain.handing_over && workers_[child.process].revision == chain.revision.revision()) {
+          "worker " + std::to_string(child.pid) + " in slot " + std::to_string(slot) +
+              " ended with " + how + "; " +
+              (recovery.burst_undone      ? "its burst was given back"
+               : recovery.burst_completed ? "its committed burst was completed"
+                                          : "it held no burst"));
+  } else if (!left && !chain.removing && !chain.handing_over &&
+             workers_[child.process].revision == chain.revision.revision()) {
     header_.chains[chain.index].worker_deaths.fetch_add(1);
-    event("worker_died", chain.name, "standby worker " + std::to_string(child.pid) + " ended with " + how);
+    event("worker_died", chain.name,
+          "standby worker " + std::to_string(child.pid) + " ended with " + how);
   }
   if (chain.handing_over) continue_handover(chain);
   if (chain.removing) continue_removal(chain);
@@ -174,7 +184,8 @@ int Supervisor::find_standby(const ChainState& chain, uint32_t revision) const {
   int starting = -1;
   for (uint32_t i = 0; i < kMaxProcesses; ++i) {
     const WorkerProcess& process = header_.processes[i];
-    if (!workers_[i].used || workers_[i].chain != chain.index || workers_[i].revision != revision) continue;
+    if (!workers_[i].used || workers_[i].chain != chain.index || workers_[i].revision != revision)
+      continue;
     if (process.slot.load() >= 0 || process.leave.load() != 0) continue;
     if (process.state.load() == ProcessState::kStandby) return static_cast<int>(i);
     if (process.state.load() == ProcessState::kStarting) starting = static_cast<int>(i);
@@ -198,7 +209,8 @@ void Supervisor::fill_slots(ChainState& chain) {
   for (const uint8_t slot : chain.slots) {
     if (header_.slots[slot].process.load() >= 0) continue;
     int standby = find_standby(chain, revision);
-    if (standby < 0) standby = fork_worker(chain, chain.handing_over ? chain.next_zygote : chain.zygote);
+    if (standby < 0)
+      standby = fork_worker(chain, chain.handing_over ? chain.next_zygote : chain.zygote);
     if (standby >= 0) assign(static_cast<uint32_t>(standby), slot);
   }
 }
@@ -208,16 +220,18 @@ void Supervisor::replenish(ChainState& chain) {
   const Zygote& zygote = chain.handing_over ? chain.next_zygote : chain.zygote;
   uint32_t standbys = 0;
   for (uint32_t i = 0; i < kMaxProcesses; ++i) {
-    const bool mine = workers_[i].used && workers_[i].chain == chain.index && workers_[i].revision == zygote.revision;
-    if (mine && header_.processes[i].slot.load() < 0 && header_.processes[i].leave.load() == 0) ++standbys;
+    const bool mine = workers_[i].used && workers_[i].chain == chain.index &&
+                      workers_[i].revision == zygote.revision;
+    if (mine && header_.processes[i].slot.load() < 0 && header_.processes[i].leave.load() == 0)
+      ++standbys;
   }
   for (; standbys < config_.standby; ++standbys) {
     if (fork_worker(chain, zygote) < 0) break;
   }
 }
 
-// A hung worker burns processor time, or is stopped, while packets wait and no burst ends. One that is
-// merely not scheduled burns none and is left alone.
+// A hung worker burns processor time, or is stopped, while packets wait and no burst ends. One that
+// is merely not scheduled burns none and is left alone.
 bool Supervisor::is_hung(uint32_t index, WorkerInfo& info, std::string& why) {
   const WorkerProcess& process = header_.processes[index];
   const int slot = process.slot.load();
@@ -237,10 +251,12 @@ bool Supervisor::is_hung(uint32_t index, WorkerInfo& info, std::string& why) {
   const int64_t limit_ns = static_cast<int64_t>(config_.hang_timeout_ms) * 1'000'000;
   const int64_t used_ns = cpu_time_ns(pid) - info.last_cpu_ns;
   if (used_ns > limit_ns) {
-    why = "used " + std::to_string(used_ns / 1'000'000) + " ms of processor time without ending a burst";
+    why = "used " + std::to_string(used_ns / 1'000'000) +
+          " ms of processor time without ending a burst";
     return true;
   }
-  if (arena_.tsc_to_us(now_tsc - info.unchanged_since_tsc) < config_.hang_timeout_ms * 1000.0) return false;
+  if (arena_.tsc_to_us(now_tsc - info.unchanged_since_tsc) < config_.hang_timeout_ms * 1000.0)
+    return false;
   if (process_state(pid) != 'T') return false;
   why = "is stopped (SIGSTOP) while packets wait";
   return true;
@@ -260,28 +276,34 @@ void Supervisor::look_for_hangs() {
     header_.chains[chain.index].failovers.fetch_add(1);
     fill_slots(chain);
     note_takeover(slot, recovery, detected_tsc);
-    event("worker_hung", chain.name, "worker " + std::to_string(pid) + " in slot " + std::to_string(slot) + " " + why + "; killed and replaced");
+    event("worker_hung", chain.name,
+          "worker " + std::to_string(pid) + " in slot " + std::to_string(slot) + " " + why +
+              "; killed and replaced");
     replenish(chain);
   }
 }
 
-// A SIGKILL followed by an expedited membarrier: every processor has been through the kernel since the
-// signal was sent, so the victim will not execute another user instruction, though its exit may take long.
+// A SIGKILL followed by an expedited membarrier: every processor has been through the kernel since
+// the signal was sent, so the victim will not execute another user instruction, though its exit may
+// take long.
 void Supervisor::end_worker(uint32_t index) {
   WorkerProcess& process = header_.processes[index];
   const pid_t pid = process.pid.load();
   if (pid > 0) kill(pid, SIGKILL);
   syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0);
   const int slot = process.slot.load();
-  if (slot >= 0 && header_.slots[slot].process.load() == static_cast<int32_t>(index)) header_.slots[slot].process.store(-1);
-  process.leave.store(1);          // never assigned again
+  if (slot >= 0 && header_.slots[slot].process.load() == static_cast<int32_t>(index))
+    header_.slots[slot].process.store(-1);
+  process.leave.store(1);                // never assigned again
   if (pid == 0) process.slot.store(-1);  // not born yet: it will find that it is to leave
 }
 
 // Ends a revision's zygote and the workers that hold no slot.
 void Supervisor::retire_revision(ChainState& chain, Zygote& zygote) {
   for (uint32_t i = 0; i < kMaxProcesses; ++i) {
-    if (!workers_[i].used || workers_[i].chain != chain.index || workers_[i].revision != zygote.revision) continue;
+    if (!workers_[i].used || workers_[i].chain != chain.index ||
+        workers_[i].revision != zygote.revision)
+      continue;
     if (header_.processes[i].slot.load() >= 0) continue;
     header_.processes[i].leave.store(1);
     ring(header_.processes[i].assigned);

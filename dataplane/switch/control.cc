@@ -17,13 +17,17 @@ namespace {
 
 constexpr uint64_t kHousekeepingMs = 50;
 constexpr uint32_t kIcmpErrorsPerSecond = 1000;
-constexpr uint32_t kSpinLoops = 32;        // empty loops before yielding
-constexpr uint64_t kRestAfterUs = 100;     // without work before sleeping
-constexpr long kShortNapNs = 30'000;       // packets are inside workers: look again soon
-constexpr long kPollNapNs = 500'000;       // ports that cannot wake us
+constexpr uint32_t kSpinLoops = 32;     // empty loops before yielding
+constexpr uint64_t kRestAfterUs = 100;  // without work before sleeping
+constexpr long kShortNapNs = 30'000;    // packets are inside workers: look again soon
+constexpr long kPollNapNs = 500'000;    // ports that cannot wake us
 
-uint32_t inbox_tail(const rte_ring* ring) { return __atomic_load_n(&ring->prod.tail, __ATOMIC_ACQUIRE); }
-uint32_t released(const rte_ring* ring) { return __atomic_load_n(&ring->cons.tail, __ATOMIC_ACQUIRE); }
+uint32_t inbox_tail(const rte_ring* ring) {
+  return __atomic_load_n(&ring->prod.tail, __ATOMIC_ACQUIRE);
+}
+uint32_t released(const rte_ring* ring) {
+  return __atomic_load_n(&ring->cons.tail, __ATOMIC_ACQUIRE);
+}
 
 }  // namespace
 
@@ -74,7 +78,11 @@ void Switch::deactivate(uint32_t chain_index) {
 void Switch::begin_move(uint32_t chain_index, const uint8_t* owner) {
   ChainBlock& chain = header_.chains[chain_index];
   activate(chain_index);  // new slots have joined
-  move_ = Move{.running = true, .chain = chain_index, .waits_for = 0, .inbox_mark = {}, .held = std::move(move_.held)};
+  move_ = Move{.running = true,
+               .chain = chain_index,
+               .waits_for = 0,
+               .inbox_mark = {},
+               .held = std::move(move_.held)};
   for (uint32_t bucket = 0; bucket < chain.buckets; ++bucket) {
     move_target_[bucket] = owner[bucket];
     const uint8_t from = chain.steering[bucket].slot.load();
@@ -83,21 +91,24 @@ void Switch::begin_move(uint32_t chain_index, const uint8_t* owner) {
     move_.waits_for |= 1U << from;
   }
   for (uint8_t slot = 0; slot < kMaxWorkerSlots; ++slot) {
-    if ((move_.waits_for >> slot & 1U) != 0) move_.inbox_mark[slot] = inbox_tail(arena_.inbox(slot));
+    if ((move_.waits_for >> slot & 1U) != 0)
+      move_.inbox_mark[slot] = inbox_tail(arena_.inbox(slot));
   }
   std::atomic_thread_fence(std::memory_order_seq_cst);
 }
 
-// A slot is done with its moving buckets when it has released every packet that it had before they were
-// held, when none of its answers is left in its outbox, and when it is not looking for expired flows (a
-// later look sees that the buckets are held).
+// A slot is done with its moving buckets when it has released every packet that it had before they
+// were held, when none of its answers is left in its outbox, and when it is not looking for expired
+// flows (a later look sees that the buckets are held).
 void Switch::poll_move() {
   ChainBlock& chain = header_.chains[move_.chain];
   for (uint8_t slot = 0; slot < kMaxWorkerSlots; ++slot) {
     if ((move_.waits_for >> slot & 1U) == 0) continue;
     WorkerSlot& control = header_.slots[slot];
     if (static_cast<int32_t>(released(arena_.inbox(slot)) - move_.inbox_mark[slot]) < 0) return;
-    if (control.sweeping.load(std::memory_order_acquire) != 0 || !rte_ring_empty(arena_.outbox(slot))) return;
+    if (control.sweeping.load(std::memory_order_acquire) != 0 ||
+        !rte_ring_empty(arena_.outbox(slot)))
+      return;
     RedoLog(pool_, slot).retire(control.done_sequence.load());
     move_.waits_for &= ~(1U << slot);
   }
@@ -123,8 +134,10 @@ void Switch::discard_slot(uint32_t slot) {
     for (size_t port = 0; port < ports_.size(); ++port) flush(port);
   }
   void* packet = nullptr;
-  while (rte_ring_sc_dequeue(arena_.inbox(slot), &packet) == 0) rte_pktmbuf_free(static_cast<rte_mbuf*>(packet));
-  while (rte_ring_sc_dequeue(arena_.outbox(slot), &packet) == 0) rte_pktmbuf_free(static_cast<rte_mbuf*>(packet));
+  while (rte_ring_sc_dequeue(arena_.inbox(slot), &packet) == 0)
+    rte_pktmbuf_free(static_cast<rte_mbuf*>(packet));
+  while (rte_ring_sc_dequeue(arena_.outbox(slot), &packet) == 0)
+    rte_pktmbuf_free(static_cast<rte_mbuf*>(packet));
   std::erase(active_slots_, static_cast<uint8_t>(slot));
   header_.slots[slot].in_use.store(0);  // free for another chain
 }
@@ -150,8 +163,8 @@ bool Switch::packets_inside() const {
   });
 }
 
-// Adaptive polling: spin, then yield the processor (there may be fewer of them than threads), then sleep
-// until a port, a worker's answer or the supervisor has something.
+// Adaptive polling: spin, then yield the processor (there may be fewer of them than threads), then
+// sleep until a port, a worker's answer or the supervisor has something.
 void Switch::rest(bool worked) {
   if (worked) {
     empty_loops_ = 0;
@@ -179,7 +192,8 @@ void Switch::sleep() {
     return;
   }
   epoll_event events[kMaxPorts + 1];
-  const int ready = epoll_wait(epoll_fd_, events, kMaxPorts + 1, static_cast<int>(kHousekeepingMs * 4));
+  const int ready =
+      epoll_wait(epoll_fd_, events, kMaxPorts + 1, static_cast<int>(kHousekeepingMs * 4));
   for (int i = 0; i < ready; ++i) {
     uint64_t rings = 0;
     if (events[i].data.fd == wake_fd_ && read(wake_fd_, &rings, sizeof(rings)) < 0) continue;

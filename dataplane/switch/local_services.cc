@@ -1,5 +1,5 @@
-// What the switch says itself: ARP (RFC 826), ICMP echo replies for its own addresses (RFC 1122 3.2.2.6)
-// and ICMP time exceeded (RFC 792, RFC 1812 5.3.1).
+// What the switch says itself: ARP (RFC 826), ICMP echo replies for its own addresses (RFC
+// 1122 3.2.2.6) and ICMP time exceeded (RFC 792, RFC 1812 5.3.1).
 #include <rte_ip.h>
 #include <rte_mbuf.h>
 
@@ -14,11 +14,13 @@ namespace {
 constexpr size_t kEthernetBytes = 14;
 constexpr uint8_t kIcmpEchoReply = 0, kIcmpTimeExceeded = 11;
 
-constexpr uint16_t network(uint16_t host) { return Be16::from_host(host).raw; }
+constexpr uint16_t network(uint16_t host) {
+  return Be16::from_host(host).raw;
+}
 
 struct [[gnu::packed]] ArpPacket {  // RFC 826, for Ethernet and IPv4
   uint8_t destination[6], source[6];
-  uint16_t ether_type;            // all in network order
+  uint16_t ether_type;  // all in network order
   uint16_t hardware, protocol;
   uint8_t hardware_bytes, protocol_bytes;
   uint16_t operation;
@@ -29,7 +31,9 @@ struct [[gnu::packed]] ArpPacket {  // RFC 826, for Ethernet and IPv4
 };
 static_assert(sizeof(ArpPacket) == 42);
 
-uint16_t internet_checksum(const uint8_t* bytes, size_t count) { return static_cast<uint16_t>(~rte_raw_cksum(bytes, count)); }
+uint16_t internet_checksum(const uint8_t* bytes, size_t count) {
+  return static_cast<uint16_t>(~rte_raw_cksum(bytes, count));
+}
 
 void write_checksum(uint8_t* at, const uint8_t* bytes, size_t count) {
   std::memset(at, 0, 2);
@@ -50,7 +54,8 @@ bool Switch::answers_for(const PortState& state, Be32 address) const {
 
 void Switch::handle_arp(size_t port_index, rte_mbuf* packet) {
   PortState& state = ports_[port_index];
-  if (packet->data_len < sizeof(ArpPacket)) return drop(port_index, packet, DropReason::kTruncatedEthernet);
+  if (packet->data_len < sizeof(ArpPacket))
+    return drop(port_index, packet, DropReason::kTruncatedEthernet);
   auto* arp = rte_pktmbuf_mtod(packet, ArpPacket*);
   const bool ethernet_ipv4 = arp->hardware == network(1) && arp->protocol == network(0x0800) &&
                              arp->hardware_bytes == 6 && arp->protocol_bytes == 4;
@@ -63,7 +68,8 @@ void Switch::handle_arp(size_t port_index, rte_mbuf* packet) {
   const bool for_us = answers_for(state, asked);
   Neighbours::Mac sender;
   std::memcpy(sender.bytes.data(), arp->sender_mac, 6);
-  if (asking.raw != 0 && !answers_for(state, asking)) state.neighbours->learn(asking, sender, for_us, now_ms_);
+  if (asking.raw != 0 && !answers_for(state, asking))
+    state.neighbours->learn(asking, sender, for_us, now_ms_);
   if (operation != 1 || !for_us) {
     rte_pktmbuf_free(packet);
     return;
@@ -130,7 +136,8 @@ void Switch::send_time_exceeded(size_t port_index, rte_mbuf* original, const Pac
   const size_t quoted = std::min<size_t>(static_cast<size_t>(meta.l4_offset - meta.l3_offset) + 8,
                                          static_cast<size_t>(meta.length - meta.l3_offset));
   const size_t ip_bytes = 20 + 8 + quoted;
-  auto* frame = reinterpret_cast<uint8_t*>(rte_pktmbuf_append(packet, static_cast<uint16_t>(kEthernetBytes + ip_bytes)));
+  auto* frame = reinterpret_cast<uint8_t*>(
+      rte_pktmbuf_append(packet, static_cast<uint16_t>(kEthernetBytes + ip_bytes)));
   std::memset(frame, 0, kEthernetBytes + 28);
   frame[12] = 0x08;
   uint8_t* ip = frame + kEthernetBytes;

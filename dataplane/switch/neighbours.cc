@@ -2,7 +2,8 @@
 
 namespace flowkeep {
 
-Neighbours::Neighbours(Actions actions) : actions_(std::move(actions)), entries_(2 * kMaxNeighbours) {
+Neighbours::Neighbours(Actions actions)
+    : actions_(std::move(actions)), entries_(2 * kMaxNeighbours) {
   live_.reserve(kMaxNeighbours);
 }
 
@@ -14,7 +15,8 @@ Neighbours::Entry* Neighbours::find(Be32 address) {
   }
 }
 
-// Entries are never removed, only reused by the same address: the table holds at most kMaxNeighbours.
+// Entries are never removed, only reused by the same address: the table holds at most
+// kMaxNeighbours.
 Neighbours::Entry* Neighbours::claim(Be32 address) {
   if (Entry* known = find(address)) return known;
   if (live_.size() == kMaxNeighbours) return nullptr;
@@ -40,7 +42,8 @@ void Neighbours::ask(Entry& entry, uint64_t now_ms) {
   actions_.send_request(entry.address);
 }
 
-Neighbours::Answer Neighbours::resolve(Be32 address, uint64_t now_ms, WaitingPacket packet, Mac& mac) {
+Neighbours::Answer Neighbours::resolve(Be32 address, uint64_t now_ms, WaitingPacket packet,
+                                       Mac& mac) {
   Entry* entry = find(address);
   if (entry == nullptr) {
     entry = claim(address);

@@ -17,14 +17,15 @@ constexpr uint16_t kDescriptors = 1024;
 
 std::set<uint16_t> known_ports() {
   std::set<uint16_t> ports;
-  for (uint64_t id = rte_eth_find_next(0); id < RTE_MAX_ETHPORTS; id = rte_eth_find_next(static_cast<uint16_t>(id + 1))) {
+  for (uint64_t id = rte_eth_find_next(0); id < RTE_MAX_ETHPORTS;
+       id = rte_eth_find_next(static_cast<uint16_t>(id + 1))) {
     ports.insert(static_cast<uint16_t>(id));
   }
   return ports;
 }
 
-// Packet sockets that this process has open: those of the af_packet driver, which has no interrupt mode
-// but whose sockets can be polled.
+// Packet sockets that this process has open: those of the af_packet driver, which has no interrupt
+// mode but whose sockets can be polled.
 std::set<int> packet_sockets() {
   std::set<int> sockets;
   DIR* directory = opendir("/proc/self/fd");
@@ -33,7 +34,8 @@ std::set<int> packet_sockets() {
     const int fd = std::atoi(entry->d_name);
     int domain = 0;
     socklen_t length = sizeof(domain);
-    if (fd > 2 && getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 && domain == AF_PACKET) {
+    if (fd > 2 && getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 &&
+        domain == AF_PACKET) {
       sockets.insert(fd);
     }
   }
@@ -43,16 +45,18 @@ std::set<int> packet_sockets() {
 
 }  // namespace
 
-Result<std::unique_ptr<SwitchPort>> SwitchPort::open(const PortConfig& config, PortBlock& block, rte_mempool* packets) {
+Result<std::unique_ptr<SwitchPort>> SwitchPort::open(const PortConfig& config, PortBlock& block,
+                                                     rte_mempool* packets) {
   const std::set<uint16_t> ports_before = known_ports();
   const std::set<int> sockets_before = packet_sockets();
   std::unique_ptr<SwitchPort> port(new SwitchPort(config, block));
   const std::string field = "ports[" + config.name + "].device";
   const int probed = rte_dev_probe(config.device.c_str());
   if (probed != 0) {
-    return unavailable(field, "\"" + config.device + "\" cannot be opened (" + std::strerror(-probed) +
-                                  "); accepted: DPDK device arguments of a device that exists, such as "
-                                  "net_af_packet0,iface=eth1 or 0000:03:00.0");
+    return unavailable(field,
+                       "\"" + config.device + "\" cannot be opened (" + std::strerror(-probed) +
+                           "); accepted: DPDK device arguments of a device that exists, such as "
+                           "net_af_packet0,iface=eth1 or 0000:03:00.0");
   }
   bool found = false;
   for (const uint16_t id : known_ports()) {
@@ -76,18 +80,22 @@ Result<void> SwitchPort::start(rte_mempool* packets) {
                        "\"" + config_.device + "\": " + what + ": " + std::strerror(-code));
   };
   rte_eth_dev_info info{};
-  if (const int code = rte_eth_dev_info_get(id_, &info); code != 0) return fail("no device information", code);
+  if (const int code = rte_eth_dev_info_get(id_, &info); code != 0)
+    return fail("no device information", code);
   rte_eth_conf settings{};
-  if (const int code = rte_eth_dev_configure(id_, 1, 1, &settings); code != 0) return fail("cannot be configured", code);
+  if (const int code = rte_eth_dev_configure(id_, 1, 1, &settings); code != 0)
+    return fail("cannot be configured", code);
   uint16_t rx = kDescriptors, tx = kDescriptors;
   rte_eth_dev_adjust_nb_rx_tx_desc(id_, &rx, &tx);
   const auto socket = static_cast<unsigned>(SOCKET_ID_ANY);
   if (const int code = rte_eth_rx_queue_setup(id_, 0, rx, socket, nullptr, packets); code != 0) {
     return fail("receive queue", code);
   }
-  if (const int code = rte_eth_tx_queue_setup(id_, 0, tx, socket, nullptr); code != 0) return fail("send queue", code);
+  if (const int code = rte_eth_tx_queue_setup(id_, 0, tx, socket, nullptr); code != 0)
+    return fail("send queue", code);
   if (const int code = rte_eth_dev_start(id_); code != 0) return fail("cannot be started", code);
-  rte_eth_promiscuous_enable(id_);  // a virtual address of the outside may have any MAC filter in between
+  rte_eth_promiscuous_enable(
+      id_);  // a virtual address of the outside may have any MAC filter in between
   rte_eth_macaddr_get(id_, &mac_);
   rte_eth_dev_get_mtu(id_, &mtu_);
   std::memcpy(block_.mac, mac_.addr_bytes, sizeof(block_.mac));

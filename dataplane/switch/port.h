@@ -1,5 +1,5 @@
-// SwitchPort: one DPDK port of the node, inside or outside, with its addresses and routes. Receives and
-// sends in bursts; what the device does not take at once waits in a bounded queue of its own.
+// SwitchPort: one DPDK port of the node, inside or outside, with its addresses and routes. Receives
+// and sends in bursts; what the device does not take at once waits in a bounded queue of its own.
 //
 // Thread rule: the switch's I/O thread only.
 #pragma once
@@ -21,11 +21,14 @@ inline constexpr uint16_t kTxQueuePackets = 1024;
 class SwitchPort {
  public:
   // Probes the device and starts it with one queue each way. Errors name the port and the device.
-  static Result<std::unique_ptr<SwitchPort>> open(const PortConfig& config, PortBlock& block, rte_mempool* packets);
+  static Result<std::unique_ptr<SwitchPort>> open(const PortConfig& config, PortBlock& block,
+                                                  rte_mempool* packets);
   // Stops and closes the device, so that sockets and rings of its other side notice.
   void close();
 
-  uint16_t receive(rte_mbuf** burst, uint16_t count) { return rte_eth_rx_burst(id_, 0, burst, count); }
+  uint16_t receive(rte_mbuf** burst, uint16_t count) {
+    return rte_eth_rx_burst(id_, 0, burst, count);
+  }
   // Takes the packet; false when the queue is full (the packet is still the caller's).
   bool queue(rte_mbuf* packet);
   // Gives the queue to the device. Returns how many packets it took. A device that is down or takes
@@ -43,7 +46,8 @@ class SwitchPort {
   const rte_ether_addr& mac() const { return mac_; }
   uint16_t mtu() const { return mtu_; }
   bool is_own_address(Be32 address) const;
-  // Next hop for a destination: itself on a connected prefix, else the longest route's gateway; 0: none.
+  // Next hop for a destination: itself on a connected prefix, else the longest route's gateway; 0:
+  // none.
   Be32 next_hop(Be32 destination) const;
   // Address to speak from towards that neighbour; 0 if the port has none.
   Be32 source_for(Be32 neighbour) const;

@@ -24,10 +24,13 @@ constexpr uint32_t kMempoolCache = 256;
 constexpr size_t kEthernetBytes = 14;
 constexpr uint16_t kEtherTypeArp = 0x0806;
 
-PacketMeta& meta_of(rte_mbuf* packet) { return *static_cast<PacketMeta*>(rte_mbuf_to_priv(packet)); }
+PacketMeta& meta_of(rte_mbuf* packet) {
+  return *static_cast<PacketMeta*>(rte_mbuf_to_priv(packet));
+}
 
 uint32_t element_bytes() {
-  return static_cast<uint32_t>(sizeof(rte_mbuf) + sizeof(PacketMeta) + RTE_PKTMBUF_HEADROOM + kFrameBytes);
+  return static_cast<uint32_t>(sizeof(rte_mbuf) + sizeof(PacketMeta) + RTE_PKTMBUF_HEADROOM +
+                               kFrameBytes);
 }
 
 // Comma-separated list of the processors that this process may run on.
@@ -45,7 +48,8 @@ std::string allowed_cpus() {
 }
 
 bool is_echo_request(const uint8_t* frame, const PacketMeta& meta) {
-  return meta.key.protocol == kProtocolIcmp && meta.inner_l3_offset == 0 && frame[meta.l4_offset] == 8;
+  return meta.key.protocol == kProtocolIcmp && meta.inner_l3_offset == 0 &&
+         frame[meta.l4_offset] == 8;
 }
 
 // RFC 1624, for a time to live that goes down by one.
@@ -53,7 +57,8 @@ void decrement_ttl(uint8_t* ip) {
   --ip[8];
   uint16_t checksum = 0;
   std::memcpy(&checksum, ip + 10, 2);
-  const uint32_t sum = static_cast<uint32_t>(checksum) + 0x0001U;  // 0x0100 in network order, little endian
+  const uint32_t sum =
+      static_cast<uint32_t>(checksum) + 0x0001U;  // 0x0100 in network order, little endian
   const auto folded = static_cast<uint16_t>(sum + (sum >> 16));
   std::memcpy(ip + 10, &folded, 2);
 }
@@ -76,7 +81,8 @@ Switch::Switch(const NodeConfig& config, const Arena& arena, Pool& pool, int wak
   move_.held.reserve(kRingPackets);
 }
 
-Result<std::unique_ptr<Switch>> Switch::start(const NodeConfig& config, const Arena& arena, Pool& pool, int wake_fd) {
+Result<std::unique_ptr<Switch>> Switch::start(const NodeConfig& config, const Arena& arena,
+                                              Pool& pool, int wake_fd) {
   std::unique_ptr<Switch> the_switch(new Switch(config, arena, pool, wake_fd));
   if (Result<void> eal = the_switch->start_eal(); !eal) return eal.error();
   if (Result<void> packets = the_switch->make_packets(); !packets) return packets.error();
@@ -85,11 +91,21 @@ Result<std::unique_ptr<Switch>> Switch::start(const NodeConfig& config, const Ar
 }
 
 Result<void> Switch::start_eal() {
-  std::vector<std::string> words = {"flowkeep-switch", "--no-huge", "--no-shconf", "--no-telemetry", "-m", "64",
-                                    "--file-prefix", "flowkeep-" + std::to_string(header_.supervisor_pid.load()),
-                                    "--lcores", "0@(" + allowed_cpus() + ")", "--log-level", "*:3"};
+  std::vector<std::string> words = {"flowkeep-switch",
+                                    "--no-huge",
+                                    "--no-shconf",
+                                    "--no-telemetry",
+                                    "-m",
+                                    "64",
+                                    "--file-prefix",
+                                    "flowkeep-" + std::to_string(header_.supervisor_pid.load()),
+                                    "--lcores",
+                                    "0@(" + allowed_cpus() + ")",
+                                    "--log-level",
+                                    "*:3"};
   bool physical = false;
-  for (const PortConfig& port : config_.ports) physical |= port.device.find(':') == 4 || port.device.find(':') == 2;
+  for (const PortConfig& port : config_.ports)
+    physical |= port.device.find(':') == 4 || port.device.find(':') == 2;
   if (!physical) words.emplace_back("--no-pci");
   words.insert(words.end(), config_.eal_arguments.begin(), config_.eal_arguments.end());
   std::vector<char*> arguments;
@@ -109,17 +125,18 @@ Result<void> Switch::make_packets() {
   if (rte_extmem_register(region, header_.packet_bytes, nullptr, 0, header_.page_bytes) != 0) {
     return fail("rte_extmem_register");
   }
-  packets_ = rte_mempool_create_empty("packets", config_.packet_count, element_bytes(), kMempoolCache,
-                                      sizeof(rte_pktmbuf_pool_private), SOCKET_ID_ANY,
-                                      RTE_MEMPOOL_F_NO_IOVA_CONTIG);
+  packets_ = rte_mempool_create_empty("packets", config_.packet_count, element_bytes(),
+                                      kMempoolCache, sizeof(rte_pktmbuf_pool_private),
+                                      SOCKET_ID_ANY, RTE_MEMPOOL_F_NO_IOVA_CONTIG);
   if (packets_ == nullptr) return fail("rte_mempool_create_empty");
   if (rte_mempool_set_ops_byname(packets_, "ring_mp_mc", nullptr) != 0) return fail("mempool ops");
   rte_pktmbuf_pool_private layout{};
   layout.mbuf_data_room_size = RTE_PKTMBUF_HEADROOM + kFrameBytes;
   layout.mbuf_priv_size = sizeof(PacketMeta);
   rte_pktmbuf_pool_init(packets_, &layout);
-  const int populated = rte_mempool_populate_virt(packets_, reinterpret_cast<char*>(region), header_.packet_bytes,
-                                                  header_.page_bytes, nullptr, nullptr);
+  const int populated =
+      rte_mempool_populate_virt(packets_, reinterpret_cast<char*>(region), header_.packet_bytes,
+                                header_.page_bytes, nullptr, nullptr);
   if (populated < static_cast<int>(config_.packet_count)) {
     rte_errno = populated < 0 ? -populated : ENOMEM;
     return fail("rte_mempool_populate_virt");
@@ -138,7 +155,8 @@ Result<void> Switch::open_ports() {
   };
   watch(wake_fd_);
   for (size_t i = 0; i < config_.ports.size(); ++i) {
-    Result<std::unique_ptr<SwitchPort>> opened = SwitchPort::open(config_.ports[i], header_.ports[i], packets_);
+    Result<std::unique_ptr<SwitchPort>> opened =
+        SwitchPort::open(config_.ports[i], header_.ports[i], packets_);
     if (!opened) return opened.error();
     PortState state;
     state.port = std::move(*opened);
@@ -157,8 +175,10 @@ Result<void> Switch::open_ports() {
 
 Neighbours::Actions Switch::neighbour_actions(size_t port) {
   return {.send_request = [this, port](Be32 address) { send_arp_request(port, address); },
-          .send = [this, port](WaitingPacket packet,
-                               const Neighbours::Mac& mac) { transmit(port, static_cast<rte_mbuf*>(packet), mac); },
+          .send =
+              [this, port](WaitingPacket packet, const Neighbours::Mac& mac) {
+                transmit(port, static_cast<rte_mbuf*>(packet), mac);
+              },
           .give_up =
               [this, port](WaitingPacket packet) {
                 drop(port, static_cast<rte_mbuf*>(packet), DropReason::kNeighbourUnresolved);
@@ -192,15 +212,19 @@ void Switch::update_clock() {
   now_ms_ = (now_tsc_ - header_.tsc_base) / (header_.tsc_hz / 1000);
 }
 
-// A port is read only while every slot that it feeds can take a whole burst, and the hold queue too.
+// A port is read only while every slot that it feeds can take a whole burst, and the hold queue
+// too.
 bool Switch::may_receive(const PortState& state) const {
   if (state.chain < 0) return true;
   const ChainBlock& chain = header_.chains[state.chain];
   for (const uint8_t slot : active_slots_) {
-    if (header_.slots[slot].chain.load(std::memory_order_relaxed) != static_cast<uint32_t>(state.chain)) continue;
+    if (header_.slots[slot].chain.load(std::memory_order_relaxed) !=
+        static_cast<uint32_t>(state.chain))
+      continue;
     if (rte_ring_free_count(arena_.inbox(slot)) < kBurst) return false;
   }
-  return !(move_.running && &chain == &header_.chains[move_.chain] && move_.held.size() + kBurst > kRingPackets);
+  return !(move_.running && &chain == &header_.chains[move_.chain] &&
+           move_.held.size() + kBurst > kRingPackets);
 }
 
 size_t Switch::receive(size_t port) {
@@ -226,7 +250,8 @@ void Switch::ingest(size_t port_index, rte_mbuf* packet) {
   SwitchPort& port = *state.port;
   const auto* frame = rte_pktmbuf_mtod(packet, const uint8_t*);
   if (packet->nb_segs > 1) return drop(port_index, packet, DropReason::kFrameTooBig);
-  if (packet->data_len < kEthernetBytes) return drop(port_index, packet, DropReason::kTruncatedEthernet);
+  if (packet->data_len < kEthernetBytes)
+    return drop(port_index, packet, DropReason::kTruncatedEthernet);
 
   const bool ours = std::memcmp(frame, port.mac().addr_bytes, 6) == 0;
   const auto ether_type = static_cast<uint16_t>(frame[12] << 8 | frame[13]);
@@ -240,7 +265,8 @@ void Switch::ingest(size_t port_index, rte_mbuf* packet) {
   meta.arrived_tsc = now_tsc_;
   meta.side = side;
   if (state.chain < 0) {
-    const bool for_us = refused == DropReason::kNone && is_echo_request(frame, meta) && answers_for(state, meta.key.dst);
+    const bool for_us = refused == DropReason::kNone && is_echo_request(frame, meta) &&
+                        answers_for(state, meta.key.dst);
     if (for_us) return answer_echo(port_index, packet);
     return drop(port_index, packet, refused == DropReason::kNone ? DropReason::kNoChain : refused);
   }
@@ -249,13 +275,16 @@ void Switch::ingest(size_t port_index, rte_mbuf* packet) {
   const uint8_t* ip = frame + meta.l3_offset;
   Be32 destination;
   std::memcpy(&destination.raw, ip + 16, 4);
-  if (is_echo_request(frame, meta) && answers_for(state, destination)) return answer_echo(port_index, packet);
-  // Multicast, reserved and broadcast addresses are not routed (RFC 1812 sections 4.2.3.1 and 5.3.7).
+  if (is_echo_request(frame, meta) && answers_for(state, destination))
+    return answer_echo(port_index, packet);
+  // Multicast, reserved and broadcast addresses are not routed (RFC 1812 sections 4.2.3.1
+  // and 5.3.7).
   if (destination.host() >= 0xe0000000U) return drop_of_chain(chain, packet, DropReason::kNotForUs);
   const bool found = find_bucket(chain, meta, destination);
   if (!found) return drop_of_chain(chain, packet, DropReason::kNoPortLease);
   const bool translated = side == Side::kOutside && chain.external_count > 0;
-  if (!translated && port.is_own_address(destination)) return drop_of_chain(chain, packet, DropReason::kNotForUs);
+  if (!translated && port.is_own_address(destination))
+    return drop_of_chain(chain, packet, DropReason::kNotForUs);
   if (ip[8] <= 1) {
     send_time_exceeded(port_index, packet, meta);
     return drop_of_chain(chain, packet, DropReason::kTtlExceeded);
@@ -264,14 +293,16 @@ void Switch::ingest(size_t port_index, rte_mbuf* packet) {
   steer(chain, packet, meta);
 }
 
-// All packets of one inside endpoint meet in one bucket. From the outside of a translated chain the bucket
-// is the one that leased the external port; otherwise the destination is the inside endpoint itself.
+// All packets of one inside endpoint meet in one bucket. From the outside of a translated chain the
+// bucket is the one that leased the external port; otherwise the destination is the inside endpoint
+// itself.
 bool Switch::find_bucket(const ChainBlock& chain, PacketMeta& meta, Be32 destination) const {
   if (meta.side == Side::kOutside && chain.external_count > 0) {
     for (uint32_t i = 0; i < chain.external_count; ++i) {
       if (!(chain.external[i] == destination)) continue;
       const uint32_t block = meta.key.dst_port.host() / kPortBlockPorts;
-      const uint32_t lease = __atomic_load_n(&pool_.port_leases(chain.pool_index)[i * kPortBlocks + block], __ATOMIC_RELAXED);
+      const uint32_t lease = __atomic_load_n(
+          &pool_.port_leases(chain.pool_index)[i * kPortBlocks + block], __ATOMIC_RELAXED);
       if (lease == 0) return false;
       meta.bucket = (lease - 1) & (chain.buckets - 1);
       return true;
@@ -281,8 +312,9 @@ bool Switch::find_bucket(const ChainBlock& chain, PacketMeta& meta, Be32 destina
   const bool inside = meta.side == Side::kInside;
   const Be32 host = inside ? meta.key.src : meta.key.dst;
   const Be16 port = inside ? meta.key.src_port : meta.key.dst_port;
-  const uint64_t hash = chain.steer_by == SteerBy::kHost ? hash_endpoint(host, Be16{}, 0, secret_)
-                                                         : hash_endpoint(host, port, meta.key.protocol, secret_);
+  const uint64_t hash = chain.steer_by == SteerBy::kHost
+                            ? hash_endpoint(host, Be16{}, 0, secret_)
+                            : hash_endpoint(host, port, meta.key.protocol, secret_);
   meta.bucket = static_cast<uint32_t>(hash) & (chain.buckets - 1);
   return true;
 }
@@ -302,11 +334,12 @@ void Switch::hand_to_workers() {
     const uint32_t count = staged_count_[slot];
     if (count == 0) continue;
     staged_count_[slot] = 0;
-    const unsigned given = rte_ring_sp_enqueue_burst(arena_.inbox(slot), reinterpret_cast<void**>(staged_[slot].data()),
-                                                     count, nullptr);
+    const unsigned given = rte_ring_sp_enqueue_burst(
+        arena_.inbox(slot), reinterpret_cast<void**>(staged_[slot].data()), count, nullptr);
     ChainBlock& chain = header_.chains[header_.slots[slot].chain.load(std::memory_order_relaxed)];
     bump(chain.steered, given);
-    for (uint32_t i = given; i < count; ++i) drop_of_chain(chain, staged_[slot][i], DropReason::kInboxFull);
+    for (uint32_t i = given; i < count; ++i)
+      drop_of_chain(chain, staged_[slot][i], DropReason::kInboxFull);
     ring(header_.slots[slot].doorbell);
   }
 }
@@ -314,16 +347,19 @@ void Switch::hand_to_workers() {
 size_t Switch::drain(size_t slot) {
   rte_ring* outbox = arena_.outbox(slot);
   if (rte_ring_empty(outbox)) return 0;
-  const int chain_index = static_cast<int>(header_.slots[slot].chain.load(std::memory_order_relaxed));
+  const int chain_index =
+      static_cast<int>(header_.slots[slot].chain.load(std::memory_order_relaxed));
   for (const PortState& state : ports_) {
     if (state.chain == chain_index && !state.port->has_room(kBurst)) return 0;
   }
   rte_mbuf* burst[kBurst];
-  const unsigned count = rte_ring_sc_dequeue_burst(outbox, reinterpret_cast<void**>(burst), kBurst, nullptr);
+  const unsigned count =
+      rte_ring_sc_dequeue_burst(outbox, reinterpret_cast<void**>(burst), kBurst, nullptr);
   for (unsigned i = 0; i < count; ++i) {
     rte_prefetch0(burst[i]);
     rte_prefetch0(rte_mbuf_to_priv(burst[i]));
-    rte_prefetch0(reinterpret_cast<uint8_t*>(burst[i]) + sizeof(rte_mbuf) + sizeof(PacketMeta) + RTE_PKTMBUF_HEADROOM);
+    rte_prefetch0(reinterpret_cast<uint8_t*>(burst[i]) + sizeof(rte_mbuf) + sizeof(PacketMeta) +
+                  RTE_PKTMBUF_HEADROOM);
   }
   for (unsigned i = 0; i < count; ++i) deliver(burst[i]);
   return count;
@@ -344,13 +380,15 @@ void Switch::deliver(rte_mbuf* packet) {
   bump(chain.forwarded_packets);
   bump(chain.forwarded_bytes, bytes);
   if (header_.switch_block.first_forward_unix_us.load(std::memory_order_relaxed) == 0) {
-    header_.switch_block.first_forward_unix_us.store(static_cast<uint64_t>(arena_.now_unix_s() * 1e6));
+    header_.switch_block.first_forward_unix_us.store(
+        static_cast<uint64_t>(arena_.now_unix_s() * 1e6));
   }
 }
 
 DropReason Switch::route(size_t port_index, rte_mbuf* packet, Be32 destination) {
   PortState& state = ports_[port_index];
-  if (packet->pkt_len > static_cast<uint32_t>(state.port->mtu()) + kEthernetBytes) return DropReason::kFrameTooBig;
+  if (packet->pkt_len > static_cast<uint32_t>(state.port->mtu()) + kEthernetBytes)
+    return DropReason::kFrameTooBig;
   const Be32 hop = state.port->next_hop(destination);
   if (hop.raw == 0) return DropReason::kNoRoute;
   if (!state.port->has_room(1)) return DropReason::kPortTxFull;

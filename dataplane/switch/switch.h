@@ -1,10 +1,11 @@
-// Switch: the trusted part of a node. One I/O thread receives from the ports, parses each packet once,
-// steers it by bucket to a worker slot's inbox, takes what workers give back and forwards it to its
-// next hop. The only DPDK process of a node, and the only one that allocates or frees a packet.
+// Switch: the trusted part of a node. One I/O thread receives from the ports, parses each packet
+// once, steers it by bucket to a worker slot's inbox, takes what workers give back and forwards it
+// to its next hop. The only DPDK process of a node, and the only one that allocates or frees a
+// packet.
 //
-// A packet that comes from a worker is forwarded or dropped for a named reason; nothing else can happen
-// to it. When a slot's inbox is full, the ports that feed it are not read: the senders' rings hold what
-// arrives while a worker is being replaced.
+// A packet that comes from a worker is forwarded or dropped for a named reason; nothing else can
+// happen to it. When a slot's inbox is full, the ports that feed it are not read: the senders'
+// rings hold what arrives while a worker is being replaced.
 #pragma once
 
 #include <rte_mempool.h>
@@ -23,13 +24,16 @@
 
 namespace flowkeep {
 
-// Bytes of one packet in the arena: mbuf, PacketMeta, headroom and 2 KiB of frame, with the mempool's own header.
+// Bytes of one packet in the arena: mbuf, PacketMeta, headroom and 2 KiB of frame, with the
+// mempool's own header.
 uint32_t packet_footprint_bytes();
 
 class Switch {
  public:
-  // Starts EAL, the mempool in the arena, and every port. `wake_fd`: an eventfd that the supervisor writes.
-  static Result<std::unique_ptr<Switch>> start(const NodeConfig& config, const Arena& arena, Pool& pool, int wake_fd);
+  // Starts EAL, the mempool in the arena, and every port. `wake_fd`: an eventfd that the supervisor
+  // writes.
+  static Result<std::unique_ptr<Switch>> start(const NodeConfig& config, const Arena& arena,
+                                               Pool& pool, int wake_fd);
   // Until told to stop.
   void run();
 
@@ -37,13 +41,13 @@ class Switch {
   struct PortState {
     std::unique_ptr<SwitchPort> port;
     std::unique_ptr<Neighbours> neighbours;
-    int chain = -1;               // that this port feeds
-    uint32_t icmp_budget = 0;     // ICMP errors left in this second (RFC 1812 4.3.2.8)
+    int chain = -1;            // that this port feeds
+    uint32_t icmp_budget = 0;  // ICMP errors left in this second (RFC 1812 4.3.2.8)
   };
-  struct Move {                   // buckets of one chain on their way to other slots
+  struct Move {  // buckets of one chain on their way to other slots
     bool running = false;
     uint32_t chain = 0;
-    uint32_t waits_for = 0;       // bit for each slot that still has packets of moving buckets
+    uint32_t waits_for = 0;  // bit for each slot that still has packets of moving buckets
     uint32_t inbox_mark[kMaxWorkerSlots] = {};
     std::vector<rte_mbuf*> held;
   };
@@ -65,7 +69,8 @@ class Switch {
   // Send path.
   size_t drain(size_t slot);
   void deliver(rte_mbuf* packet);
-  // Routes an IPv4 frame whose Ethernet header is still to be written. False: dropped, counted for the port.
+  // Routes an IPv4 frame whose Ethernet header is still to be written. False: dropped, counted for
+  // the port.
   DropReason route(size_t port, rte_mbuf* packet, Be32 destination);
   void transmit(size_t port, rte_mbuf* packet, const Neighbours::Mac& mac);
   void flush(size_t port);
@@ -100,7 +105,7 @@ class Switch {
   HashSecret secret_;
   int wake_fd_;
   int epoll_fd_ = -1;
-  bool all_ports_wake_ = true;      // every port has a descriptor to sleep on
+  bool all_ports_wake_ = true;  // every port has a descriptor to sleep on
   rte_mempool* packets_ = nullptr;
   std::vector<PortState> ports_;
   std::vector<uint8_t> active_slots_;
@@ -109,7 +114,7 @@ class Switch {
   Move move_;
   uint8_t move_target_[kMaxBuckets] = {};
   bool stopping_ = false;
-  uint32_t answered_ = 0;           // last mailbox command carried out
+  uint32_t answered_ = 0;  // last mailbox command carried out
 
   uint64_t now_tsc_ = 0;
   uint64_t now_ms_ = 0;
