@@ -53,16 +53,17 @@ v1::ChainStatus chain_status(const StoredChain& chain, const NodeView* node,
   const v1::ChainCounters* counters = node == nullptr ? nullptr : node->counters(chain.name);
   if (counters != nullptr) copy_counters(*counters, status);
   if (node != nullptr) status.set_as_of_s(node->status_at_s);
+  const bool runs = counters != nullptr && counters->revision() == chain.revision;
 
   if (node == nullptr || !node->alive) {
     set_phase(status, "Pending", "node " + chain.spec.node() + " is away; applied when it returns");
   } else if (!node->status && !node->trouble.empty()) {
     set_phase(status, "Pending", node->trouble);
-  } else if (!failure.empty()) {
+  } else if (!failure.empty() && !runs) {
     set_phase(status, "Failed", failure);
   } else if (counters == nullptr) {
     set_phase(status, "Pending", "not on the node yet");
-  } else if (counters->revision() != chain.revision) {
+  } else if (!runs) {
     set_phase(status, "Starting", "the node still runs " + revision_text(counters->revision()));
   } else if (counters->state().starts_with("degraded")) {
     const size_t colon = counters->state().find(": ");
@@ -282,17 +283,20 @@ bool Deployer::is_due(const StoredChain& chain) {
 }
 
 void Deployer::note_failure(const StoredChain& chain, const std::string& message) {
-  bool is_news = false;
+  bool persists = false;
   {
     const std::scoped_lock lock(failures_mutex_);
     Failure& failure = failures_[chain.name];
-    is_news = failure.revision != chain.revision || failure.message != message;
-    failure.wait_s = is_news ? kFirstRetry_s : std::min(2 * failure.wait_s, kLastRetry_s);
-    failure.revision = chain.revision;
-    failure.message = message;
+    if (failure.revision != chain.revision || failure.message != message) {
+      failure = {chain.revision, message, 0, 0, 0};
+    }
+    failure.wait_s =
+        failure.attempts == 0 ? kFirstRetry_s : std::min(2 * failure.wait_s, kLastRetry_s);
     failure.retry_at_s = clock_.steady_s() + failure.wait_s;
+    persists = ++failure.attempts == 2;
   }
-  if (is_news) record(chain.spec.node(), "chain_failed", chain.name, message);
+  // The first may only mean that the node, just started, is bringing the chain up by itself.
+  if (persists) record(chain.spec.node(), "chain_failed", chain.name, message);
 }
 
 bool Deployer::differs(const NodeView& node, const std::vector<StoredChain>& desired) {

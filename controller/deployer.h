@@ -56,11 +56,12 @@ class Deployer {
               const std::string& message);
 
  private:
-  struct Failure {
+  struct Failure {  // of an attempt to bring a stored revision to its node
     uint32_t revision = 0;
     std::string message;
     double retry_at_s = 0;  // steady clock
-    double wait_s = kFirstRetry_s;
+    double wait_s = 0;
+    int attempts = 0;
   };
 
   Result<StoredChain> prepare(ChangeKind kind, const v1::Chain& wanted,

@@ -415,32 +415,35 @@ class DrillsService final : public v1::Drills::Service {
     if (!lock.owns_lock())
       return {grpc::FAILED_PRECONDITION,
               "another drill is running; two would spoil each other's figures"};
-    auto report = run(*request);
+    std::string node = request->node();
+    auto report = run(*request, node);
     if (!report) return status_of(report);
     const auto& checks = report->checks();
     const bool passed =
         std::all_of(checks.begin(), checks.end(), [](const v1::DrillCheck& c) { return c.ok(); });
-    parts_.deployer.record(request->node(), "drill_run", report->chain(),
+    parts_.deployer.record(node, "drill_run", report->chain(),
                            report->kind() + (passed ? ": passed" : ": a check failed"));
     *response = std::move(*report);
     return Status::OK;
   }
 
  private:
-  Result<v1::DrillReport> run(const v1::RunDrillRequest& request) {
+  // Sets `on` to the node that it ran on.
+  Result<v1::DrillReport> run(const v1::RunDrillRequest& request, std::string& on) {
     if (request.kind() == "kill-node") {
       const auto node = node_or_only(parts_.fleet, request.node());
       if (!node) return node.error();
+      on = node->name();
       return KillNodeDrill(parts_.fleet, parts_.changed, parts_.clock, parts_.kill_node_limits)
           .run(node->name());
     }
     if (request.kind() == "kill-worker" || request.kind() == "hang-worker")
-      return run_on_node(request);
+      return run_on_node(request, on);
     return invalid("kind", "\"" + request.kind() +
                                "\" is no drill; accepted: kill-worker, hang-worker, kill-node");
   }
 
-  Result<v1::DrillReport> run_on_node(v1::RunDrillRequest request) {
+  Result<v1::DrillReport> run_on_node(v1::RunDrillRequest request, std::string& on) {
     if (request.count() > kMaxInjections) {
       return invalid("count", std::to_string(request.count()) + " is too many; accepted: 1 to " +
                                   std::to_string(kMaxInjections));
@@ -454,6 +457,7 @@ class DrillsService final : public v1::Drills::Service {
     if (!chain) return chain.error();
     const auto node = live_node(parts_.fleet, chain->spec().node());
     if (!node) return node.error();
+    on = node->name();
     request.set_chain(chain->name());
     request.set_count(std::max(1u, request.count()));
     request.set_interval_ms(request.interval_ms() == 0 ? 100 : request.interval_ms());

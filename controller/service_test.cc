@@ -339,9 +339,32 @@ TEST_F(ServiceTest, NodeThatRefusesAStoredChainIsAskedAgainLater) {
   EXPECT_EQ(agent_.apply_calls(), 1);  // not in every round
   EXPECT_EQ(controller_->get("edge").status().phase(), "Failed");
   EXPECT_EQ(controller_->get("edge").status().message(), "spec.inside: port gone");
-  agent_.refuse(0, "");
+  EXPECT_NE(controller_->events().back().kind(), "chain_failed");
   skipped_s_ = skipped_s_ + 2;
   controller_->reconcile();
+  EXPECT_EQ(agent_.apply_calls(), 2);
+  EXPECT_EQ(controller_->events().back().kind(), "chain_failed");
+  agent_.refuse(0, "");
+  ASSERT_TRUE(heartbeat().ok());
+  skipped_s_ = skipped_s_ + 2;
+  controller_->reconcile();
+  EXPECT_EQ(controller_->get("edge").status().phase(), "Ready");
+}
+
+// A node that restarts brings its chains up by itself, and is busy with that when the controller
+// comes.
+TEST_F(ServiceTest, ChainThatTheNodeBroughtUpByItselfIsReady) {
+  ASSERT_TRUE(register_node().ok());
+  agent_.stop();
+  apply(edge());
+  agent_.start();
+  agent_.refuse(grpc::UNAVAILABLE, "metadata.name: chain \"edge\" is being changed; try again");
+  ASSERT_TRUE(register_node().ok());
+  controller_->reconcile();
+  EXPECT_EQ(controller_->get("edge").status().phase(), "Failed");
+  agent_.set_chain("edge", 1);
+  controller_->reconcile();
+  EXPECT_EQ(agent_.apply_calls(), 1);
   EXPECT_EQ(controller_->get("edge").status().phase(), "Ready");
 }
 

@@ -9,7 +9,10 @@
 namespace flowkeep {
 namespace {
 
-std::string percentiles(double p50, double p99) {
+std::string percentiles(const v1::DrillReport& report, double p50, double p99,
+                        const char* otherwise) {
+  if (p50 < 0 || report.injections().empty()) return otherwise;
+  if (report.injections_size() == 1) return microseconds_text(p50);
   return microseconds_text(p50) + " median, " + microseconds_text(p99) + " at the 99th percentile";
 }
 
@@ -44,9 +47,11 @@ void print_report(std::ostream& out, const v1::DrillReport& report) {
       << '\n';
   print_fact(out, "what failed", report.what_failed());
   print_fact(out, "injections", std::to_string(report.injections_size()));
-  print_fact(out, "detected after", percentiles(report.detect_us_p50(), report.detect_us_p99()));
+  print_fact(out, "detected after",
+             percentiles(report, report.detect_us_p50(), report.detect_us_p99(), "not detected"));
   print_fact(out, "first packet after",
-             percentiles(report.first_packet_us_p50(), report.first_packet_us_p99()));
+             percentiles(report, report.first_packet_us_p50(), report.first_packet_us_p99(),
+                         "no packet came"));
   if (is_node && !report.injections().empty()) {
     print_fact(out, "node back after", microseconds_text(report.injections(0).takeover_us()));
   }

@@ -1,8 +1,10 @@
 #include "dataplane/pktgen/ethernet_device.h"
 
+#include <rte_cycles.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
+#include <rte_log.h>
 #include <rte_mbuf.h>
 #include <sched.h>
 #include <unistd.h>
@@ -19,6 +21,7 @@ constexpr unsigned kPoolPackets = 16383;
 constexpr unsigned kMemoryMb = 96;        // pool and queues, with room
 constexpr uint64_t kSpareHugepages = 16;  // left for others
 constexpr uint16_t kDescriptors = 1024;
+constexpr double kRestartS = 0.5;  // of a device that connects to another process
 
 uint64_t free_hugepages_2mb() {
   std::ifstream file("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
@@ -56,6 +59,11 @@ std::string runtime_directory(const std::string& file_prefix) {
   const char* user = std::getenv("XDG_RUNTIME_DIR");
   const std::string base = getuid() == 0 ? "/var/run" : user != nullptr ? user : "/tmp";
   return base + "/dpdk/" + file_prefix;
+}
+
+// A memif client tries to connect when it is started, and never again.
+bool connects(const std::string& device) {
+  return device.starts_with("net_memif") && device.find("role=client") != std::string::npos;
 }
 
 std::string device_name(const std::string& device) {
@@ -104,6 +112,8 @@ Result<std::unique_ptr<Eal>> Eal::start(const std::vector<std::string>& devices,
                    "net_af_packet0,iface=eth0, net_tap0, net_pcap0,iface=eth0, net_ring0, or a PCI "
                    "address");
   }
+  // A peer that is not there yet is no error while waiting for it.
+  rte_log_set_level_pattern("pmd.net.memif", RTE_LOG_CRIT);
   eal->pool_ = rte_pktmbuf_pool_create("pktgen", kPoolPackets, 0, 0, RTE_MBUF_DEFAULT_BUF_SIZE,
                                        static_cast<int>(rte_socket_id()));
   if (eal->pool_ == nullptr) return device_error("packet pool", "its creation", rte_errno);
@@ -123,7 +133,8 @@ Result<std::unique_ptr<EthernetDevice>> EthernetDevice::open(const std::string& 
     return unavailable(device,
                        "DPDK has no such device; accepted: a virtual device (net_memif0,..., "
                        "net_af_packet0,..., net_tap0, net_pcap0,..., net_ring0) or a PCI address");
-  std::unique_ptr<EthernetDevice> opened(new EthernetDevice(id, device_name(device)));
+  std::unique_ptr<EthernetDevice> opened(
+      new EthernetDevice(id, device_name(device), connects(device)));
   const rte_eth_conf configuration{};
   if (int status = rte_eth_dev_configure(id, 1, 1, &configuration); status != 0)
     return device_error(device, "configuration", status);
@@ -139,9 +150,6 @@ Result<std::unique_ptr<EthernetDevice>> EthernetDevice::open(const std::string& 
     return device_error(device, "its receive queue", status);
   if (int status = rte_eth_tx_queue_setup(id, 0, transmit_descriptors, node, nullptr); status != 0)
     return device_error(device, "its transmit queue", status);
-  if (int status = rte_eth_dev_start(id); status != 0)
-    return device_error(device, "its start", status);
-  rte_eth_promiscuous_enable(id);  // not every driver can, and not every one needs to
   rte_ether_addr mac;
   if (int status = rte_eth_macaddr_get(id, &mac); status != 0)
     return device_error(device, "its Ethernet address", status);
@@ -150,8 +158,27 @@ Result<std::unique_ptr<EthernetDevice>> EthernetDevice::open(const std::string& 
 }
 
 EthernetDevice::~EthernetDevice() {
-  rte_eth_dev_stop(id_);
+  stop();
   rte_eth_dev_close(id_);
+}
+
+void EthernetDevice::stop() {
+  if (started_) rte_eth_dev_stop(id_);
+  started_ = false;
+}
+
+bool EthernetDevice::bring_up() {
+  const uint64_t now_tsc = rte_rdtsc();
+  const auto again = static_cast<uint64_t>(kRestartS * static_cast<double>(rte_get_tsc_hz()));
+  const bool due = last_start_tsc_ == 0 || now_tsc - last_start_tsc_ > again;
+  if (started_ && connects_ && due && !link_up()) stop();
+  if (!started_ && due) {
+    last_start_tsc_ = now_tsc;
+    started_ = rte_eth_dev_start(id_) == 0;
+    if (started_)
+      rte_eth_promiscuous_enable(id_);  // not every driver can, and not every one needs to
+  }
+  return started_ && link_up();
 }
 
 bool EthernetDevice::link_up() const {

@@ -48,7 +48,9 @@ class EthernetDevice {
   EthernetDevice(const EthernetDevice&) = delete;
   EthernetDevice& operator=(const EthernetDevice&) = delete;
 
-  bool link_up() const;
+  // Starts it if need be, and again if its other end was not there yet. Call until it returns true:
+  // the link is up.
+  bool bring_up();
   const MacAddress& mac() const { return mac_; }
   const std::string& name() const { return name_; }
 
@@ -58,9 +60,16 @@ class EthernetDevice {
   uint16_t transmit(rte_mbuf** packets, uint16_t count);
 
  private:
-  EthernetDevice(uint16_t id, std::string name) : id_(id), name_(std::move(name)) {}
+  EthernetDevice(uint16_t id, std::string name, bool connects)
+      : id_(id), name_(std::move(name)), connects_(connects) {}
+  bool link_up() const;
+  void stop();
+
   uint16_t id_;
   std::string name_;
+  bool connects_;  // to another process, which may come later
+  bool started_ = false;
+  uint64_t last_start_tsc_ = 0;
   MacAddress mac_{};
 };
 

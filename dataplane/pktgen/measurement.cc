@@ -75,8 +75,8 @@ Result<void> Measurement::open_ports() {
 Result<void> Measurement::wait_for_links() {
   const uint64_t start = rte_rdtsc();
   for (;;) {
-    const bool tx_up = tx_device_->link_up();
-    const bool rx_up = !rx_device_ || rx_device_->link_up();
+    const bool tx_up = tx_device_->bring_up();
+    const bool rx_up = !rx_device_ || rx_device_->bring_up();
     if (tx_up && rx_up) return {};
     if (stopped()) return unavailable("", "interrupted while waiting for the ports to come up");
     if (rte_rdtsc() - start > options_.link_wait_s * ticks_per_s_)

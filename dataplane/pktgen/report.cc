@@ -109,6 +109,14 @@ LatencyReport LatencyReport::of(const LatencyHistogram& ticks, double ticks_per_
           us(ticks.largest())};
 }
 
+bool PathReport::lossless() const {
+  return lost == 0 && duplicated == 0 && reordered == 0 && too_late == 0;
+}
+
+bool Report::lossless() const {
+  return path.lossless() && (!echo || echo->lossless()) && bad_checksum == 0;
+}
+
 std::string to_json(const Report& report) {
   JsonObject json;
   json.add("profile", report.profile);

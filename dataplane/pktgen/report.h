@@ -28,7 +28,7 @@ struct PathReport {
   uint64_t mapping_changes = 0;
   LatencyReport latency;
 
-  bool lossless() const { return lost == 0 && duplicated == 0 && reordered == 0 && too_late == 0; }
+  bool lossless() const;
 };
 
 struct Report {
@@ -59,9 +59,7 @@ struct Report {
   uint32_t gap_limit_ms = 0;
   uint64_t gaps = 0;  // longer than gap_limit_ms
 
-  bool lossless() const {
-    return path.lossless() && (!echo || echo->lossless()) && bad_checksum == 0;
-  }
+  bool lossless() const;  // both ways, and no packet was damaged
 };
 
 std::string to_json(const Report& report);
