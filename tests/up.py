@@ -8,6 +8,7 @@ is started again at once, as an init system would.
 import argparse
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -73,6 +74,8 @@ def keep_running(controller, start_node):
             if status >= 0:
                 say(f"The node ended with status {status}.")
                 return status
+            # What EAL keeps there, a killed node could not remove.
+            shutil.rmtree(f"/run/dpdk/flowkeep-{node.process.pid}", ignore_errors=True)
             short_lives = short_lives + 1 if time.monotonic() - node.started_s < _SHORTEST_LIFE_S else 0
             if short_lives >= _SHORT_LIVES:
                 say("The node dies again and again: giving up.")
