@@ -50,10 +50,23 @@ std::string run_directory() {
   return "/var/run/dpdk/flowkeep-" + std::to_string(getpid());
 }
 
+// The processes of a node that was killed die with it, but each in its own time; until the last of
+// them is gone the pool is locked. A lock that stays is another node's.
+Result<std::unique_ptr<Pool>> open_pool(const PoolOptions& options) {
+  constexpr int kTries = 100;
+  for (int tries = 1;; ++tries) {
+    Result<std::unique_ptr<Pool>> pool = Pool::open(options);
+    const bool locked =
+        !pool && pool.error().message.find("is locked by another") != std::string::npos;
+    if (!locked || tries == kTries) return pool;
+    usleep(20'000);
+  }
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Supervisor>> Supervisor::start(const NodeConfig& config) {
-  Result<std::unique_ptr<Pool>> pool = Pool::open(
+  Result<std::unique_ptr<Pool>> pool = open_pool(
       {.path = config.pool_path, .bytes = config.pool_bytes, .emulate_pmem = config.emulate_pmem});
   if (!pool) return pool.error();
   const RecoveryReport recovery = (*pool)->recover_all();

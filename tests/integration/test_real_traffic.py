@@ -72,10 +72,16 @@ def test_iperf_both_ways(lab):
     server = lab.add(site.outside.start(["iperf3", "-s", "--forceflush", "-B", OUTSIDE_HOST], lab.path("iperf3.log")))
     server.wait_for_output("Server listening")
     for direction in ([], ["-R"]):
-        done = site.inside.run("iperf3", "-J", "-t", "3", "-c", OUTSIDE_HOST, *direction)
-        received = json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"]
+        def run():
+            """None while the server is not done with the run before."""
+            end = json.loads(site.inside.run("iperf3", "-J", "-t", "3", "-c", OUTSIDE_HOST, *direction).stdout)
+            return None if "busy" in end.get("error", "") else end
+
+        done = wait_until(run, "iperf3", 30)
+        assert "sum_received" in done["end"], done
+        received = done["end"]["sum_received"]["bits_per_second"]
         print(f"iperf3 {direction}: {received / 1e6:.0f} Mbit/s")
-        assert received > 20e6, done.stdout
+        assert received > 20e6, done
 
 
 def _rules(document):
