@@ -3,7 +3,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include <cassert>
-#include <thread>
+#include <chrono>
 
 #include "controller/clock.h"
 #include "dataplane/agent.grpc.pb.h"
@@ -13,6 +13,8 @@ namespace flowkeep {
 namespace api = node::v1;
 using grpc::ServerContext;
 using grpc::Status;
+
+constexpr std::chrono::seconds kLastAnswers{5};  // the answer to the drill that kills it is one
 
 class FakeAgent::Service final : public api::NodeAgent::Service {
  public:
@@ -75,7 +77,8 @@ class FakeAgent::Service final : public api::NodeAgent::Service {
     const std::scoped_lock lock(agent_.mutex_);
     agent_.last_drill_ = *request;
     *report = agent_.drill_report_;
-    if (request->kind() == "kill-node" && agent_.killed_) std::thread(agent_.killed_).detach();
+    if (request->kind() == "kill-node" && agent_.killed_)
+      agent_.killer_ = std::thread(agent_.killed_);
     return Status::OK;
   }
 
@@ -93,7 +96,12 @@ FakeAgent::FakeAgent() {
   start();
 }
 FakeAgent::~FakeAgent() {
+  join_kill();
   stop();
+}
+
+void FakeAgent::join_kill() {
+  if (killer_.joinable()) killer_.join();
 }
 
 void FakeAgent::start() {
@@ -112,7 +120,7 @@ void FakeAgent::start() {
 
 void FakeAgent::stop() {
   if (!server_) return;
-  server_->server->Shutdown(std::chrono::system_clock::now());
+  server_->server->Shutdown(std::chrono::system_clock::now() + kLastAnswers);
   server_->server->Wait();
   server_.reset();
 }

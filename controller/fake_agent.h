@@ -2,12 +2,12 @@
 // of its own.
 #pragma once
 
-#include <condition_variable>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "dataplane/agent.pb.h"
@@ -23,8 +23,8 @@ class FakeAgent {
 
   const std::string& address() const { return address_; }
 
-  // Dies as a process does, and listens on the same port again. Chains and flows stay, as in a
-  // state pool.
+  // Dies, once the calls in progress are answered; listens on the same port again. Chains and flows
+  // stay, as in a state pool.
   void stop();
   void start();
   double started_at_s();
@@ -39,8 +39,9 @@ class FakeAgent {
 
   // The next ApplyChain fails with this gRPC code and text; 0 again: none does.
   void refuse(int code, const std::string& text);
-  // Called by RunDrill(kill-node) after it answered, in a thread of its own.
+  // Called by RunDrill(kill-node), in a thread of its own; join_kill() waits until it has ended.
   void on_kill(std::function<void()> killed);
+  void join_kill();
   // What RunDrill answers for workers.
   void set_drill_report(const node::v1::DrillReport& report);
   node::v1::RunDrillRequest last_drill();
@@ -56,6 +57,7 @@ class FakeAgent {
   node::v1::DrillReport drill_report_;
   node::v1::RunDrillRequest last_drill_;
   std::function<void()> killed_;
+  std::thread killer_;
   int apply_calls_ = 0;
   int refusal_code_ = 0;
   std::string refusal_text_;
