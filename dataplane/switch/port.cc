@@ -14,6 +14,10 @@ namespace flowkeep {
 namespace {
 
 constexpr uint16_t kDescriptors = 1024;
+// How long packets wait for a device that takes none. The peer of a virtual device is a program,
+// which may not be scheduled for a while; one that is not there at all is not waited for.
+constexpr uint64_t kStuckPeerMs = 5000;
+constexpr uint64_t kLinkDownMs = 100;
 
 std::set<uint16_t> known_ports() {
   std::set<uint16_t> ports;
@@ -120,6 +124,7 @@ bool SwitchPort::queue(rte_mbuf* packet) {
 uint16_t SwitchPort::flush(uint64_t now_tsc, uint64_t tsc_hz, uint16_t& dropped) {
   dropped = 0;
   if (queued_ == 0) return 0;
+  const bool link_up = block_.link_up.load(std::memory_order_relaxed) != 0;
   uint64_t bytes = 0;
   for (uint16_t i = 0; i < queued_; ++i) bytes += queue_[i]->pkt_len;
   const uint16_t taken = rte_eth_tx_burst(id_, 0, queue_, queued_);
@@ -131,7 +136,8 @@ uint16_t SwitchPort::flush(uint64_t now_tsc, uint64_t tsc_hz, uint16_t& dropped)
     queued_ = static_cast<uint16_t>(queued_ - taken);
     std::memmove(queue_, queue_ + taken, queued_ * sizeof(queue_[0]));
     if (taken > 0 || stuck_since_tsc_ == 0) stuck_since_tsc_ = now_tsc;
-    if (now_tsc - stuck_since_tsc_ > tsc_hz / 10) {
+    const uint64_t patience_ms = link_up ? kStuckPeerMs : kLinkDownMs;
+    if (now_tsc - stuck_since_tsc_ > tsc_hz / 1000 * patience_ms) {
       dropped = queued_;
       rte_pktmbuf_free_bulk(queue_, queued_);
       queued_ = 0;

@@ -31,8 +31,9 @@ class SwitchPort {
   }
   // Takes the packet; false when the queue is full (the packet is still the caller's).
   bool queue(rte_mbuf* packet);
-  // Gives the queue to the device. Returns how many packets it took. A device that is down or takes
-  // nothing for 100 ms has its queue dropped, counted as port_tx_full; `dropped` says how many.
+  // Gives the queue to the device. Returns how many packets it took. A device whose link is down,
+  // or that takes nothing for seconds, has its queue dropped, counted as port_tx_full; `dropped`
+  // says how many.
   uint16_t flush(uint64_t now_tsc, uint64_t tsc_hz, uint16_t& dropped);
   bool has_room(uint16_t packets) const { return queued_ + packets <= kTxQueuePackets; }
   uint16_t queued() const { return queued_; }

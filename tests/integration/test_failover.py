@@ -25,9 +25,9 @@ def _generate(lab, site, name="pktgen", **options):
     return generator
 
 
-def _assert_nothing_lost(report):
+def _assert_nothing_lost(report, site):
     found = {key: report[key] for key in ("lost", "duplicated", "reordered", "mapping_changes")}
-    assert report["tx_packets"] > 0 and not any(found.values()), report
+    assert report["tx_packets"] > 0 and not any(found.values()), f"{report}\n{site.ctl.node()}"
 
 
 def _wait_until_quiet(ctl):
@@ -40,7 +40,7 @@ def _wait_until_quiet(ctl):
 
 def test_undisturbed_traffic_is_lossless(lab):
     site = _deployed(lab)
-    _assert_nothing_lost(_generate(lab, site, duration=4).report())
+    _assert_nothing_lost(_generate(lab, site, duration=4).report(), site)
 
 
 def test_killed_workers_lose_nothing(lab):
@@ -50,7 +50,7 @@ def test_killed_workers_lose_nothing(lab):
     while generator.running() and len(killed) < 12:
         killed.append(kill_worker(site.ctl, CHAIN, killed))
     assert generator.running(), "the generator ended before the last kill"
-    _assert_nothing_lost(generator.report())
+    _assert_nothing_lost(generator.report(), site)
     assert len(killed) == 12
 
 
@@ -63,7 +63,7 @@ def test_several_workers_of_a_chain(lab):
     killed = []
     while generator.running() and len(killed) < 9:
         killed.append(kill_worker(site.ctl, CHAIN, killed))
-    _assert_nothing_lost(generator.report())
+    _assert_nothing_lost(generator.report(), site)
     assert len(site.ctl.workers(CHAIN)) == 3
 
 
@@ -87,7 +87,7 @@ def test_a_hung_worker_is_replaced(lab):
     generator = _generate(lab, site, duration=8)
     drill = site.ctl.json("drill", "hang-worker", "--chain", CHAIN, "--count", "2", "--interval-ms", "500", check=False)
     assert len(drill["injections"]) == 2 and drill["state_verified"], drill   # loss: the generator knows better
-    _assert_nothing_lost(generator.report())
+    _assert_nothing_lost(generator.report(), site)
 
 
 def test_an_updated_chain_loses_nothing(lab):
@@ -103,7 +103,7 @@ def test_an_updated_chain_loses_nothing(lab):
         site.ctl.apply(lab.write_yaml("chain.yaml", document))
         site.ctl.wait_for_chain(CHAIN, revision + 1)
     assert generator.running(), "the generator ended before the last update"
-    _assert_nothing_lost(generator.report())
+    _assert_nothing_lost(generator.report(), site)
     assert all(worker["revision"] == 4 for worker in site.ctl.workers(CHAIN))
 
 
@@ -117,4 +117,4 @@ def test_the_dataplane_outlives_the_controller(lab):
     assert refused.returncode == site.ctl.EXIT_UNREACHABLE, refused
     assert site.ctl.address in refused.stderr and not refused.stdout, refused
     os.kill(victim, 9)      # and workers fail over without it
-    _assert_nothing_lost(generator.report())
+    _assert_nothing_lost(generator.report(), site)
