@@ -25,7 +25,7 @@ constexpr milliseconds kWatchPeriod{
 constexpr uint32_t kMaxFlowsListed = 1'000'000;
 constexpr uint32_t kMaxEventsListed = 10'000;
 constexpr uint32_t kMaxInjections = 10'000;
-constexpr uint32_t kMaxInterval_ms = 60'000;
+constexpr uint32_t kMaxIntervalMs = 60'000;
 
 grpc::StatusCode code_of(Error::Kind kind) {
   switch (kind) {
@@ -448,10 +448,10 @@ class DrillsService final : public v1::Drills::Service {
       return invalid("count", std::to_string(request.count()) + " is too many; accepted: 1 to " +
                                   std::to_string(kMaxInjections));
     }
-    if (request.interval_ms() > kMaxInterval_ms) {
+    if (request.interval_ms() > kMaxIntervalMs) {
       return invalid("interval_ms", std::to_string(request.interval_ms()) +
                                         " is too long; accepted: 1 to " +
-                                        std::to_string(kMaxInterval_ms));
+                                        std::to_string(kMaxIntervalMs));
     }
     const auto chain = chain_or_only(parts_.deployer, request.chain());
     if (!chain) return chain.error();

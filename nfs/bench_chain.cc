@@ -52,7 +52,7 @@ struct Measured {
 
 // 64-byte packets at 10 Gbit/s come every 67.2 ns: a core that needs no longer keeps up with a
 // port.
-constexpr double kLineRate_ns = 67.2;
+constexpr double kLineRateNs = 67.2;
 
 double tsc_ghz() {
   using Clock = std::chrono::steady_clock;
@@ -312,7 +312,7 @@ std::vector<Measured> measure_all() {
     all.push_back(bench.established(name + ", from the inside", size.flows, 0));
     all.push_back(bench.established(name + ", half from the outside", size.flows, 4));
   }
-  const double goal = kLineRate_ns * tsc_ghz();
+  const double goal = kLineRateNs * tsc_ghz();
   for (Measured& one : all) {
     if (one.name.starts_with("10k flows, from") || one.name.starts_with("10k flows, half"))
       one.goal = goal;

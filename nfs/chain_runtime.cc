@@ -1,7 +1,6 @@
 #include "nfs/chain_runtime.h"
 
 #include <cassert>
-#include <ranges>
 
 #include "nfs/headers.h"
 
@@ -162,14 +161,15 @@ ChainRuntime::Progress ChainRuntime::open_flow(const Packet& packet, size_t inde
 }
 
 DropReason ChainRuntime::open_functions(OpeningFlow& flow) {
-  const auto refusal_of = [&flow](auto&& steps) {
-    for (const auto& step : steps) {
-      if (const Decision decision = step->open(flow); !decision.accepted()) return decision.refused;
+  const auto refusal_of = [&flow](auto first, auto end) {
+    for (auto step = first; step != end; ++step) {
+      const Decision decision = (*step)->open(flow);
+      if (!decision.accepted()) return decision.refused;
     }
     return DropReason::kNone;
   };
-  return flow.initiator == Side::kInside ? refusal_of(steps_)
-                                         : refusal_of(std::views::reverse(steps_));
+  return flow.initiator == Side::kInside ? refusal_of(steps_.begin(), steps_.end())
+                                         : refusal_of(steps_.rbegin(), steps_.rend());
 }
 
 bool ChainRuntime::used_before(RecordId id, size_t index) const {
@@ -187,8 +187,8 @@ void ChainRuntime::run_functions(std::span<Packet> packets, uint32_t now_s, Undo
   for (const auto& step : steps_) {
     if (step->has_process()) step->process(frame, Side::kInside);
   }
-  for (const auto& step : std::views::reverse(steps_)) {
-    if (step->has_process()) step->process(frame, Side::kOutside);
+  for (auto step = steps_.rbegin(); step != steps_.rend(); ++step) {
+    if ((*step)->has_process()) (*step)->process(frame, Side::kOutside);
   }
 }
 

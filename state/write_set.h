@@ -45,7 +45,7 @@ class WriteSet {
   // Builds and seals the redo record in memory of this object. Returns its size; it starts at
   // record().
   size_t build_record(uint64_t sequence, BurstPositions after, HashSecret secret);
-  const std::byte* record() const { return record_.get()->bytes; }
+  const std::byte* record() const { return record_->bytes; }
   // Soft words (FlowRecord::last_seen_s) of staged records go home without the log.
   void store_soft_words(Persistence& persistence) const;
   // After build_record(): stores the changed words home and flushes them.

@@ -73,6 +73,7 @@ std::string device_name(const std::string& device) {
 // rte_eal_init keeps and permutes the pointers, so the words must outlive it.
 int init_eal(std::vector<std::string>& words) {
   std::vector<char*> arguments;
+  arguments.reserve(words.size());
   for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
   return rte_eal_init(static_cast<int>(words.size()), arguments.data());

@@ -413,7 +413,7 @@ void Supervisor::restore_chains() {
   for (const std::string& problem : problems) event("revision_unreadable", "", problem);
 }
 
-void Supervisor::reply(node::internal::Reply answer) {
+void Supervisor::reply(const node::internal::Reply& answer) {
   if (answer.id() != 0 && agent_socket_ >= 0) send_frame(agent_socket_, answer.SerializeAsString());
 }
 

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <csignal>
 #include <vector>
 
@@ -18,7 +19,8 @@ constexpr double kDetectWaitUs = 10'000'000;
 double percentile(std::vector<double> values, double rank) {
   if (values.empty()) return -1;
   std::sort(values.begin(), values.end());
-  const auto place = static_cast<size_t>(rank * static_cast<double>(values.size() - 1) + 0.5);
+  const auto place =
+      static_cast<size_t>(std::lround(rank * static_cast<double>(values.size() - 1)));
   return values[place];
 }
 

@@ -165,7 +165,7 @@ class Supervisor {
   void finish_drill();
   uint64_t lost_packets(const ChainState& chain) const;
 
-  void reply(node::internal::Reply reply);
+  void reply(const node::internal::Reply& reply);
   void reply_error(uint64_t request, const Error& error);
   void event(const char* kind, const std::string& chain, const std::string& message);
 

@@ -134,7 +134,7 @@ uint16_t SwitchPort::flush(uint64_t now_tsc, uint64_t tsc_hz, uint16_t& dropped)
   } else {
     for (uint16_t i = taken; i < queued_; ++i) bytes -= queue_[i]->pkt_len;
     queued_ = static_cast<uint16_t>(queued_ - taken);
-    std::memmove(queue_, queue_ + taken, queued_ * sizeof(queue_[0]));
+    std::copy(queue_ + taken, queue_ + taken + queued_, queue_);
     if (taken > 0 || stuck_since_tsc_ == 0) stuck_since_tsc_ = now_tsc;
     const uint64_t patience_ms = link_up ? kStuckPeerMs : kLinkDownMs;
     if (now_tsc - stuck_since_tsc_ > tsc_hz / 1000 * patience_ms) {

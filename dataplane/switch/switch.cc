@@ -109,6 +109,7 @@ Result<void> Switch::start_eal() {
   if (!physical) words.emplace_back("--no-pci");
   words.insert(words.end(), config_.eal_arguments.begin(), config_.eal_arguments.end());
   std::vector<char*> arguments;
+  arguments.reserve(words.size());
   for (std::string& word : words) arguments.push_back(word.data());
   if (rte_eal_init(static_cast<int>(arguments.size()), arguments.data()) < 0) {
     return internal_error("switch", std::string("rte_eal_init: ") + rte_strerror(rte_errno));
