@@ -51,7 +51,7 @@ RTE_ACL_RULE_DEF(AclRule, kFields);
 constexpr unsigned kSearchBurst = 64;
 
 bool start_private_eal() {
-  static const bool started = [] {
+  static const bool kStarted = [] {
     std::string prefix = "flowkeep-zygote-" + std::to_string(getpid());
     std::string name = "flowkeep-zygote";
     char* arguments[] = {name.data(),
@@ -70,7 +70,7 @@ bool start_private_eal() {
     std::filesystem::remove_all("/var/run/dpdk/" + prefix, ignored);
     return up;
   }();
-  return started;
+  return kStarted;
 }
 
 uint32_t prefix_mask(uint8_t bits) {

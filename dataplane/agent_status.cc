@@ -67,8 +67,8 @@ bool matches(const Term& term, const FlowRecord& record) {
 }
 
 Result<std::vector<Term>> parse_filter(const std::string& text) {
-  static const std::array<std::string, 7> known = {"proto", "src",      "dst",  "sport",
-                                                   "dport", "external", "phase"};
+  static const std::array<std::string, 7> kKnown = {"proto", "src",      "dst",  "sport",
+                                                    "dport", "external", "phase"};
   std::vector<Term> terms;
   std::string spaced = text;
   std::replace(spaced.begin(), spaced.end(), ',', ' ');
@@ -76,7 +76,8 @@ Result<std::vector<Term>> parse_filter(const std::string& text) {
   for (std::string word; words >> word;) {
     const size_t equals = word.find('=');
     const std::string name = word.substr(0, equals);
-    if (equals == std::string::npos || std::find(known.begin(), known.end(), name) == known.end()) {
+    if (equals == std::string::npos ||
+        std::find(kKnown.begin(), kKnown.end(), name) == kKnown.end()) {
       return invalid("filter", "\"" + word +
                                    "\" is not understood; accepted: proto=, src=, dst=, sport=, "
                                    "dport=, external=, phase=");

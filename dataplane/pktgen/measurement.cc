@@ -263,11 +263,10 @@ void Measurement::show_progress(uint64_t now_tsc) {
   const double seconds =
       static_cast<double>(now_tsc - shown_tsc_) / static_cast<double>(ticks_per_s_);
   const uint64_t sent = transmitter_->sent(), arrived = received();
-  std::fprintf(stderr, "sent %.0f pps, received %.0f pps, sent in all %llu, received in all %llu\n",
+  std::fprintf(stderr, "sent %.0f pps, received %.0f pps, sent in all %lu, received in all %lu\n",
                static_cast<double>(sent - shown_sent_) / seconds,
-               static_cast<double>(arrived - shown_received_) / seconds,
-               static_cast<unsigned long long>(sent + warmup_packets_),
-               static_cast<unsigned long long>(arrived));
+               static_cast<double>(arrived - shown_received_) / seconds, sent + warmup_packets_,
+               arrived);
   shown_tsc_ = now_tsc;
   shown_sent_ = sent;
   shown_received_ = arrived;
