@@ -60,11 +60,31 @@ def test_several_workers_of_a_chain(lab):
     document["spec"]["workers"] = 3
     site.deploy(document)
     generator = _generate(lab, site, duration=10)
-    killed = []
-    while generator.running() and len(killed) < 9:
-        killed.append(kill_worker(site.ctl, CHAIN, killed))
+    drill = site.ctl.json("drill", "kill-worker", "--chain", CHAIN, "--count", "9", "--interval-ms", "200")
+    assert len({injection["victim_pid"] for injection in drill["injections"]}) == 9
+    assert generator.running(), "the generator ended before the last kill"
+    shares = {worker["slot"]: worker.get("packets", 0) for worker in site.ctl.workers(CHAIN)}
+    assert len(shares) == 3 and min(shares.values()) > 0.1 * max(shares.values()), shares   # all of them work
     _assert_nothing_lost(generator.report(), site)
-    assert len(site.ctl.workers(CHAIN)) == 3
+
+
+def test_buckets_move_between_more_and_fewer_workers(lab):
+    site = _deployed(lab)
+    generator = _generate(lab, site, duration=12, flows=2000)
+    for workers in (3, 2, 4, 1):
+        document = edge_chain()
+        document["spec"]["workers"] = workers
+        revision = site.ctl.chain_on_node(CHAIN)["revision"]
+        before = {worker["slot"]: worker.get("packets", 0) for worker in site.ctl.workers(CHAIN)}
+        site.ctl.apply(lab.write_yaml("chain.yaml", document))
+        site.ctl.wait_for_chain(CHAIN, revision + 1)
+
+        def all_work():
+            now = {worker["slot"]: worker.get("packets", 0) for worker in site.ctl.workers(CHAIN)}
+            return len(now) == workers and all(count > before.get(slot, 0) for slot, count in now.items())
+        wait_until(all_work, f"{workers} workers to have packets")
+    assert generator.running(), "the generator ended before the last move"
+    _assert_nothing_lost(generator.report(), site)
 
 
 @time_limit(420)
