@@ -43,8 +43,8 @@ grpc::Status to_status(const Error& error) {
     case Error::Kind::kExists:
       code = grpc::StatusCode::ALREADY_EXISTS;
       break;
-    case Error::Kind::kUnavailable:
-      code = grpc::StatusCode::UNAVAILABLE;
+    case Error::Kind::kUnavailable:  // now; UNAVAILABLE is the transport's word for a dead agent
+      code = grpc::StatusCode::FAILED_PRECONDITION;
       break;
     case Error::Kind::kInternal:
       break;
@@ -64,10 +64,10 @@ class SupervisorLink {
       request.set_id(++last_id_);
       answer = waiting_[request.id()].get_future();
       if (!send_frame(socket_, request.SerializeAsString()))
-        return unavailable("node", "the supervisor is gone");
+        return internal_error("node", "the supervisor is gone");
     }
     if (answer.wait_for(kSupervisorPatience) != std::future_status::ready)
-      return unavailable("node", "the supervisor does not answer");
+      return internal_error("node", "the supervisor does not answer");
     Reply reply = answer.get();
     if (!reply.failed()) return reply;
     return Error{static_cast<Error::Kind>(reply.error_kind()), reply.error_field(),
@@ -77,7 +77,7 @@ class SupervisorLink {
  private:
   void read_replies() {
     std::string input;
-    while (receive_frames(socket_, input)) {
+    while (receive_frames(socket_, input, Wait::kForInput)) {
       while (std::optional<std::string> frame = take_frame(input)) {
         Reply reply;
         if (!reply.ParseFromString(*frame)) continue;

@@ -21,8 +21,10 @@ inline constexpr int kAgentCannotListen = 3;  // exit status: the listening addr
 
 // Frames on the stream socket between agent and supervisor: 4 bytes of length, then the message.
 bool send_frame(int socket, const std::string& message);
-// Appends what has arrived; false when the peer is gone.
-bool receive_frames(int socket, std::string& input);
+// Appends what has arrived, if anything has; false when the peer is gone. The supervisor may not
+// wait: a socket that it was told of may be another one by the time it reads.
+enum class Wait { kForInput, kNot };
+bool receive_frames(int socket, std::string& input, Wait wait);
 // Takes the first complete frame off the input.
 std::optional<std::string> take_frame(std::string& input);
 

@@ -21,12 +21,13 @@ bool send_frame(int socket, const std::string& message) {
   return true;
 }
 
-bool receive_frames(int socket, std::string& input) {
+bool receive_frames(int socket, std::string& input, Wait wait) {
   char part[65536];
   ssize_t got = 0;
   do {
-    got = recv(socket, part, sizeof(part), 0);
+    got = recv(socket, part, sizeof(part), wait == Wait::kNot ? MSG_DONTWAIT : 0);
   } while (got < 0 && errno == EINTR);
+  if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return true;
   if (got <= 0) return false;
   input.append(part, static_cast<size_t>(got));
   return true;

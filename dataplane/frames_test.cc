@@ -42,7 +42,7 @@ TEST_F(FramesTest, MessagesComeOutAsTheyWentIn) {
   for (const std::string& message : kMessages) ASSERT_TRUE(send_frame(ends_[0], message));
   std::string input;
   const size_t all = bytes_of(kMessages).size();
-  while (input.size() < all) ASSERT_TRUE(receive_frames(ends_[1], input));
+  while (input.size() < all) ASSERT_TRUE(receive_frames(ends_[1], input, Wait::kForInput));
   for (const std::string& message : kMessages) EXPECT_EQ(take_frame(input), message);
   EXPECT_EQ(take_frame(input), std::nullopt);
   EXPECT_TRUE(input.empty());
@@ -81,15 +81,24 @@ TEST_F(FramesTest, ReceivesWhatIsThereThenTheEnd) {
   ASSERT_TRUE(send_frame(ends_[0], "farewell"));
   hang_up();
   std::string input;
-  ASSERT_TRUE(receive_frames(ends_[1], input));
+  ASSERT_TRUE(receive_frames(ends_[1], input, Wait::kForInput));
   EXPECT_EQ(take_frame(input), "farewell");
-  EXPECT_FALSE(receive_frames(ends_[1], input));
+  EXPECT_FALSE(receive_frames(ends_[1], input, Wait::kForInput));
 }
 
 // Not even a signal: the supervisor must outlive its agent.
 TEST_F(FramesTest, SendingToAPeerThatIsGoneSaysSo) {
   hang_up();
   EXPECT_FALSE(send_frame(ends_[1], "anybody there?"));
+}
+
+TEST_F(FramesTest, WhoDoesNotWaitSeesNothingUntilItIsThere) {
+  std::string input;
+  EXPECT_TRUE(receive_frames(ends_[1], input, Wait::kNot));
+  EXPECT_TRUE(input.empty());
+  ASSERT_TRUE(send_frame(ends_[0], "late"));
+  EXPECT_TRUE(receive_frames(ends_[1], input, Wait::kNot));
+  EXPECT_EQ(take_frame(input), "late");
 }
 
 }  // namespace

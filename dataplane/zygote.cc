@@ -27,6 +27,8 @@
 namespace flowkeep {
 namespace {
 
+constexpr time_t kRootPatienceS = 2;  // a root that does not fork in that time is as good as dead
+
 void copy_text(char* target, size_t bytes, const std::string& text) {
   const size_t length = std::min(text.size(), bytes - 1);
   std::memcpy(target, text.data(), length);
@@ -154,6 +156,7 @@ bool receive_message(int socket, ZygoteMessage& message, int* fds, size_t fd_cou
   header.msg_control = control;
   header.msg_controllen = sizeof(control);
   ssize_t got = 0;
+  errno = 0;
   do {
     got = recvmsg(socket, &header, MSG_CMSG_CLOEXEC);
   } while (got < 0 && errno == EINTR);
@@ -197,6 +200,8 @@ Result<ZygoteRoot> ZygoteRoot::start(const Arena& arena, Pool& pool) {
     root_main(arena, pool, ends[1]);
   }
   close(ends[1]);
+  const timeval patience{kRootPatienceS, 0};
+  setsockopt(ends[0], SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
   ZygoteRoot root;
   root.pid_ = pid;
   root.socket_ = ends[0];
@@ -218,12 +223,15 @@ Result<int> ZygoteRoot::make_zygote(uint32_t chain, const std::string& serialize
   ZygoteMessage request;
   request.kind = ZygoteMessage::kMakeZygote;
   request.chain = chain;
+  fcntl(ends[0], F_SETFL, O_NONBLOCK);  // the supervisor waits for nobody
   const int fds[2] = {config, ends[1]};
   const bool answered = send_message(socket_, request, fds, 2) && receive_message(socket_, request);
   close(config);
   close(ends[1]);
   if (!answered || request.pid < 0) {
     close(ends[0]);
+    kill(pid_,
+         SIGKILL);  // its late answer would be taken for the next one's; its death brings another
     return unavailable("zygote root", "did not fork a zygote");
   }
   pid = request.pid;

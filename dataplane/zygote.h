@@ -35,7 +35,8 @@ struct ZygoteMessage {
   char text[512] = {};
 };
 
-// SEQPACKET helpers; `fds` (at most 2) travel along. receive returns false when the peer is gone.
+// SEQPACKET helpers; `fds` (at most 2) travel along. receive returns false when the peer is gone,
+// or with errno EAGAIN when a socket that does not wait has nothing.
 bool send_message(int socket, const ZygoteMessage& message, const int* fds = nullptr,
                   size_t fd_count = 0);
 bool receive_message(int socket, ZygoteMessage& message, int* fds = nullptr, size_t fd_count = 0);

@@ -45,8 +45,6 @@ std::string_view drop_reason_name(DropReason reason) {
       return "no_port_lease";
     case DropReason::kInboxFull:
       return "inbox_full";
-    case DropReason::kHoldQueueFull:
-      return "hold_queue_full";
     case DropReason::kNoRoute:
       return "no_route";
     case DropReason::kNeighbourUnresolved:

@@ -29,7 +29,6 @@ enum class DropReason : uint8_t {
   kNoChain,      // port without a chain
   kNoPortLease,  // from the outside, to a translated port that no bucket holds
   kInboxFull,
-  kHoldQueueFull,
   // The switch, after the worker.
   kNoRoute,
   kNeighbourUnresolved,

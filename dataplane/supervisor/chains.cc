@@ -25,6 +25,7 @@ namespace flowkeep {
 namespace {
 
 constexpr uint32_t kDefaultBuckets = 256;
+constexpr double kLeavePatienceUs = 2'000'000;
 uint32_t wanted_slots(const node::v1::ChainRevision& revision) {
   return std::max(revision.workers(), 1U);
 }
@@ -35,7 +36,7 @@ uint32_t wanted_buckets(const node::v1::ChainRevision& revision) {
 }  // namespace
 
 void Supervisor::on_agent_request() {
-  if (!receive_frames(agent_socket_, agent_input_))
+  if (!receive_frames(agent_socket_, agent_input_, Wait::kNot))
     return;  // the agent's death is noticed by its pidfd
   while (std::optional<std::string> frame = take_frame(agent_input_)) {
     node::internal::Request request;
@@ -261,17 +262,23 @@ void Supervisor::spread_buckets(ChainState& chain, size_t slot_count, uint8_t* o
     owner[bucket] = chain.slots[bucket * slot_count / buckets];
 }
 
+// Without the switch: only while no packet is inside.
+void Supervisor::place_buckets(ChainState& chain, size_t slot_count) {
+  ChainBlock& block = header_.chains[chain.index];
+  uint8_t owner[kMaxBuckets];
+  spread_buckets(chain, slot_count, owner);
+  for (uint32_t bucket = 0; bucket < block.buckets; ++bucket) {
+    block.steering[bucket].slot.store(owner[bucket]);
+    block.steering[bucket].held.store(0);
+  }
+}
+
 void Supervisor::begin_handover(ChainState& chain) {
   ChainBlock& block = header_.chains[chain.index];
   chain.handing_over = true;
   chain.handover_tsc = rte_rdtsc();
   if (block.active.load() == 0) {
-    uint8_t owner[kMaxBuckets];
-    spread_buckets(chain, chain.slots.size(), owner);
-    for (uint32_t bucket = 0; bucket < block.buckets; ++bucket) {
-      block.steering[bucket].slot.store(owner[bucket]);
-      block.steering[bucket].held.store(0);
-    }
+    place_buckets(chain, chain.slots.size());
     block.slot_count.store(static_cast<uint32_t>(chain.slots.size()));
     block.active.store(1);
     tell_switch(
@@ -296,6 +303,7 @@ void Supervisor::continue_handover(ChainState& chain) {
     chain.moving = false;
     return finish_handover(chain);
   }
+  end_those_that_stay(chain);
   for (const uint8_t slot : chain.slots) {
     const int process = header_.slots[slot].process.load();
     if (process < 0 || workers_[static_cast<size_t>(process)].revision != chain.next->revision())
@@ -315,6 +323,19 @@ void Supervisor::continue_handover(ChainState& chain) {
         {.command = SwitchCommand::kMoveBuckets, .chain = chain.index, .slot = 0, .owner = owner});
   }
   finish_handover(chain);
+}
+
+// A worker that was asked to leave and does not, in a time that is plenty for a burst, is hung or
+// stopped: it is failed over to the new revision.
+void Supervisor::end_those_that_stay(ChainState& chain) {
+  if (arena_.tsc_to_us(rte_rdtsc() - chain.handover_tsc) < kLeavePatienceUs) return;
+  for (const uint8_t slot : chain.slots) {
+    const int process = header_.slots[slot].process.load();
+    if (process < 0) continue;
+    const auto index = static_cast<uint32_t>(process);
+    if (workers_[index].revision == chain.next->revision()) continue;
+    replace_worker(index, "was asked to leave and did not");
+  }
 }
 
 void Supervisor::finish_handover(ChainState& chain) {

@@ -1,6 +1,5 @@
 // Drills on workers: a fault is injected, and what follows is measured with the time stamp counter.
 #include <rte_cycles.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -15,6 +14,7 @@ namespace {
 
 constexpr double kPacketWaitUs = 200'000;  // then no packet came to the replacement
 constexpr double kDetectWaitUs = 10'000'000;
+constexpr double kSettleUs = 500'000;  // a worker in a burst may be waiting for a processor
 
 double percentile(std::vector<double> values, double rank) {
   if (values.empty()) return -1;
@@ -59,9 +59,9 @@ void Supervisor::continue_drill() {
   Drill& drill = *drill_;
   const uint64_t now_tsc = rte_rdtsc();
   if (!chains_.contains(drill.chain) || chains_.at(drill.chain).slots.empty())
-    return finish_drill();
+    return finish_drill();  // the chain was removed meanwhile
   if (drill.injected_tsc == 0) {
-    if (drill.remaining == 0) return finish_drill();
+    if (drill.remaining == 0) return settle_drill();
     if (now_tsc >= drill.next_tsc) inject();
     return;
   }
@@ -132,21 +132,28 @@ void Supervisor::finish_injection(double first_packet_us) {
 }
 
 // Each packet that a worker takes it gives back, so the positions of a slot's two rings differ only
-// by a burst that is published and not yet released. Looked at until no such burst is in the way.
+// by a burst that is published and not yet released, or by packets lost or doubled.
 uint64_t Supervisor::lost_packets(const ChainState& chain) const {
   uint64_t lost = 0;
   for (const uint8_t slot : chain.slots) {
-    int32_t least = INT32_MAX;
-    for (int look = 0; look < 1000 && least != 0; ++look) {
-      const uint32_t given = __atomic_load_n(&arena_.outbox(slot)->prod.tail, __ATOMIC_ACQUIRE);
-      const uint32_t taken = __atomic_load_n(&arena_.inbox(slot)->cons.tail, __ATOMIC_ACQUIRE);
-      const auto difference = static_cast<int32_t>(taken - given);
-      if (std::abs(difference) < std::abs(least)) least = difference;
-      if (look > 100) usleep(50);  // its worker may be waiting for a processor
-    }
-    lost += static_cast<uint64_t>(std::abs(least));
+    const uint32_t given = __atomic_load_n(&arena_.outbox(slot)->prod.tail, __ATOMIC_ACQUIRE);
+    const uint32_t taken = __atomic_load_n(&arena_.inbox(slot)->cons.tail, __ATOMIC_ACQUIRE);
+    lost += static_cast<uint64_t>(std::abs(static_cast<int32_t>(taken - given)));
   }
   return lost;
+}
+
+// A look each tick until no burst is in the way, or for so long that none can be.
+void Supervisor::settle_drill() {
+  Drill& drill = *drill_;
+  const uint64_t lost = lost_packets(chains_.at(drill.chain));
+  if (drill.settling_since_tsc == 0) {
+    drill.settling_since_tsc = rte_rdtsc();
+    drill.report.set_packets_lost(lost);
+  }
+  drill.report.set_packets_lost(std::min(drill.report.packets_lost(), lost));
+  const double settling_us = arena_.tsc_to_us(rte_rdtsc() - drill.settling_since_tsc);
+  if (drill.report.packets_lost() == 0 || settling_us > kSettleUs) finish_drill();
 }
 
 void Supervisor::finish_drill() {
@@ -160,8 +167,6 @@ void Supervisor::finish_drill() {
   drill.report.set_detect_us_p99(percentile(detect, 0.99));
   drill.report.set_first_packet_us_p50(percentile(first, 0.50));
   drill.report.set_first_packet_us_p99(percentile(first, 0.99));
-  if (const auto chain = chains_.find(drill.chain); chain != chains_.end())
-    drill.report.set_packets_lost(lost_packets(chain->second));
   node::internal::Reply answer;
   answer.set_id(drill.request);
   *answer.mutable_drilled() = drill.report;

@@ -285,10 +285,13 @@ void Supervisor::on_switch_death(const std::string& how) {
       const int process = header_.slots[slot].process.load();
       if (process >= 0) end_worker(static_cast<uint32_t>(process));
       recover_slot(arena_, *pool_, slot);
+      RedoLog(*pool_, slot).retire(header_.slots[slot].done_sequence.load());
       arena_.reset_slot(slot);
     }
+    // A move that the switch had begun is done at once: there is nothing left to hold.
+    if (chain.moving) place_buckets(chain, header_.chains[index].slot_count.load());
   }
-  switch_queue_.clear();
+  forget_switch_requests();
   if (Result<void> again = start_switch(); !again) {
     event("switch_lost", "", again.error().text());
     std::fprintf(stderr, "flowkeep-node: %s\n", again.error().text().c_str());
@@ -297,11 +300,21 @@ void Supervisor::on_switch_death(const std::string& how) {
   }
   for (auto& [index, chain] : chains_) {
     if (header_.chains[index].active.load() == 0) continue;
-    for (uint32_t bucket = 0; bucket < header_.chains[index].buckets; ++bucket)
-      header_.chains[index].steering[bucket].held.store(0);
     tell_switch({.command = SwitchCommand::kActivate, .chain = index, .slot = 0, .owner = {}});
     fill_slots(chain);
   }
+}
+
+// Of what the dead switch was still to do, only the slots that it was to let go of matter.
+void Supervisor::forget_switch_requests() {
+  const SwitchMailbox& mailbox = header_.mailbox;
+  const bool unanswered = mailbox.answered.load() != mailbox.posted.load();
+  if (unanswered && mailbox.command == SwitchCommand::kDiscardSlot)
+    header_.slots[mailbox.slot].in_use.store(0);
+  for (const SwitchRequest& request : switch_queue_) {
+    if (request.command == SwitchCommand::kDiscardSlot) header_.slots[request.slot].in_use.store(0);
+  }
+  switch_queue_.clear();
 }
 
 void Supervisor::on_timer() {

@@ -92,6 +92,7 @@ class Supervisor {
     uint64_t injected_tsc = 0;  // 0: nothing under way
     uint64_t detected_tsc = 0;
     uint64_t taken_over_tsc = 0;
+    uint64_t settling_since_tsc = 0;  // after the last injection
     uint32_t slot = 0;
     uint32_t next_slot = 0;
     node::v1::DrillInjection injection;
@@ -106,6 +107,7 @@ class Supervisor {
   void watch(int fd, Watch what, uint32_t number);
   void on_child_exit(size_t index);
   void on_switch_death(const std::string& how);
+  void forget_switch_requests();
   void on_timer();
   void set_tick(uint64_t milliseconds);
   void stop_all();
@@ -122,6 +124,7 @@ class Supervisor {
   int find_standby(const ChainState& chain, uint32_t revision) const;
   void assign(uint32_t process, uint8_t slot);
   void look_for_hangs();
+  void replace_worker(uint32_t process, const std::string& why);
   bool is_hung(uint32_t process, WorkerInfo& info, std::string& why);
   void end_worker(uint32_t process);  // SIGKILL and proof that it runs no more user code
   void retire_revision(ChainState& chain, Zygote& zygote);
@@ -137,8 +140,10 @@ class Supervisor {
   Result<void> check_externals(const ChainState& chain, const ZygoteMessage& message) const;
   void begin_handover(ChainState& chain);
   void continue_handover(ChainState& chain);
+  void end_those_that_stay(ChainState& chain);
   void finish_handover(ChainState& chain);
   Result<void> take_slots(ChainState& chain, uint32_t count);
+  void place_buckets(ChainState& chain, size_t slot_count);
   void spread_buckets(ChainState& chain, size_t slot_count, uint8_t* owner) const;
   void remove(uint64_t request, const std::string& name);
   void continue_removal(ChainState& chain);
@@ -162,6 +167,7 @@ class Supervisor {
   void inject();
   void note_takeover(uint8_t slot, const struct SlotRecovery& recovery, uint64_t detected_tsc);
   void finish_injection(double first_packet_us);
+  void settle_drill();
   void finish_drill();
   uint64_t lost_packets(const ChainState& chain) const;
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
@@ -116,7 +117,10 @@ void Supervisor::on_zygote_message(int socket) {
   }
   if (zygote == nullptr) return;
   ZygoteMessage message;
-  if (!receive_message(socket, message)) return on_zygote_death(*chain, *zygote);
+  if (!receive_message(socket, message)) {
+    if (errno == EAGAIN) return;  // told of a socket of the same number that is closed by now
+    return on_zygote_death(*chain, *zygote);
+  }
   switch (message.kind) {
     case ZygoteMessage::kBuilt:
       return on_built(*chain, message);
@@ -179,7 +183,7 @@ void Supervisor::on_worker_death(const Child& child, const std::string& how) {
   replenish(chain);
 }
 
-// The standby that has been ready longest; one that is still starting if there is no other.
+// A standby that is ready; one that is still starting if there is none; -1 if there is neither.
 int Supervisor::find_standby(const ChainState& chain, uint32_t revision) const {
   int starting = -1;
   for (uint32_t i = 0; i < kMaxProcesses; ++i) {
@@ -266,21 +270,26 @@ void Supervisor::look_for_hangs() {
   for (uint32_t i = 0; i < kMaxProcesses; ++i) {
     std::string why;
     if (!workers_[i].used || !is_hung(i, workers_[i], why)) continue;
-    const uint64_t detected_tsc = rte_rdtsc();
-    const auto slot = static_cast<uint8_t>(header_.processes[i].slot.load());
-    ChainState& chain = chains_.at(workers_[i].chain);
-    const int pid = header_.processes[i].pid.load();
-    end_worker(i);
-    const SlotRecovery recovery = recover_slot(arena_, *pool_, slot);
-    header_.chains[chain.index].worker_deaths.fetch_add(1);
-    header_.chains[chain.index].failovers.fetch_add(1);
-    fill_slots(chain);
-    note_takeover(slot, recovery, detected_tsc);
-    event("worker_hung", chain.name,
-          "worker " + std::to_string(pid) + " in slot " + std::to_string(slot) + " " + why +
-              "; killed and replaced");
-    replenish(chain);
+    replace_worker(i, why);
   }
+}
+
+// Fails a worker over that has to be killed for it.
+void Supervisor::replace_worker(uint32_t index, const std::string& why) {
+  const uint64_t detected_tsc = rte_rdtsc();
+  const auto slot = static_cast<uint8_t>(header_.processes[index].slot.load());
+  ChainState& chain = chains_.at(workers_[index].chain);
+  const int pid = header_.processes[index].pid.load();
+  end_worker(index);
+  const SlotRecovery recovery = recover_slot(arena_, *pool_, slot);
+  header_.chains[chain.index].worker_deaths.fetch_add(1);
+  header_.chains[chain.index].failovers.fetch_add(1);
+  fill_slots(chain);
+  note_takeover(slot, recovery, detected_tsc);
+  event("worker_hung", chain.name,
+        "worker " + std::to_string(pid) + " in slot " + std::to_string(slot) + " " + why +
+            "; killed and replaced");
+  replenish(chain);
 }
 
 // A SIGKILL followed by an expedited membarrier: every processor has been through the kernel since

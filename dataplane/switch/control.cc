@@ -112,6 +112,12 @@ void Switch::poll_move() {
     RedoLog(pool_, slot).retire(control.done_sequence.load());
     move_.waits_for &= ~(1U << slot);
   }
+  // Each new owner could get them all. Once the hold queue is full no more come, and owners catch
+  // up.
+  for (const uint8_t slot : active_slots_) {
+    const bool mine = header_.slots[slot].chain.load() == move_.chain;
+    if (mine && rte_ring_free_count(arena_.inbox(slot)) < move_.held.size()) return;
+  }
   for (uint32_t bucket = 0; bucket < chain.buckets; ++bucket) {
     chain.steering[bucket].slot.store(move_target_[bucket]);
     chain.steering[bucket].held.store(0);

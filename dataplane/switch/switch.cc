@@ -21,6 +21,8 @@ namespace {
 
 constexpr uint16_t kFrameBytes = 2048;
 constexpr uint32_t kMempoolCache = 256;
+constexpr size_t kHeldPackets =
+    kRingPackets / 2;  // of buckets on the move; an inbox takes them all
 constexpr size_t kEthernetBytes = 14;
 constexpr uint16_t kEtherTypeArp = 0x0806;
 
@@ -78,7 +80,7 @@ Switch::Switch(const NodeConfig& config, const Arena& arena, Pool& pool, int wak
       secret_(pool.hash_secret()),
       wake_fd_(wake_fd) {
   active_slots_.reserve(kMaxWorkerSlots);
-  move_.held.reserve(kRingPackets);
+  move_.held.reserve(kHeldPackets);
 }
 
 Result<std::unique_ptr<Switch>> Switch::start(const NodeConfig& config, const Arena& arena,
@@ -225,7 +227,7 @@ bool Switch::may_receive(const PortState& state) const {
     if (rte_ring_free_count(arena_.inbox(slot)) < kBurst) return false;
   }
   return !(move_.running && &chain == &header_.chains[move_.chain] &&
-           move_.held.size() + kBurst > kRingPackets);
+           move_.held.size() + kBurst > kHeldPackets);
 }
 
 size_t Switch::receive(size_t port) {

@@ -155,10 +155,65 @@ def test_standby_may_die_too(lab):
     assert client.wait_for_more() == peer
 
 
+def _pid_of(name):
+    """The one process of that name in this sandbox; None while there is none."""
+    found = run("pgrep", "-x", name, check=False).stdout.split()
+    assert len(found) <= 1, found
+    return int(found[0]) if found else None
+
+
+def _kill_and_wait_for_the_next(name):
+    victim = _pid_of(name)
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: _pid_of(name) not in (None, victim), f"another {name}")
+
+
+def test_zygote_and_zygote_root_may_die(lab):
+    site = _deployed(lab)
+    server = EchoServer(lab, site.outside, OUTSIDE_HOST)
+    client = EchoClient(lab, site.inside, server)
+    peer = client.wait_for_more()
+    _kill_and_wait_for_the_next("flowkeep-zygote")
+    killed = []
+    for _ in range(3):      # more than there are standbys: the new zygote forks workers
+        killed.append(kill_worker(site.ctl, CHAIN, killed))
+    assert client.wait_for_more() == peer
+    _kill_and_wait_for_the_next("flowkeep-root")
+    document = edge_chain()
+    document["spec"]["functions"][0]["config"]["rules"].pop()
+    revision = site.ctl.chain_on_node(CHAIN)["revision"]
+    site.ctl.apply(lab.write_yaml("chain.yaml", document))     # the new root forks its zygote
+    site.ctl.wait_for_chain(CHAIN, revision + 1)
+    assert client.wait_for_more() == peer
+
+
+def test_agent_may_die(lab):
+    site = _deployed(lab)
+    server = EchoServer(lab, site.outside, OUTSIDE_HOST)
+    client = EchoClient(lab, site.inside, server)
+    peer = client.wait_for_more()
+    _kill_and_wait_for_the_next("flowkeep-agent")
+    wait_until(lambda: site.ctl("flows", CHAIN, check=False).returncode == 0, "the new agent to answer")
+    assert client.wait_for_more() == peer
+
+
+def test_a_stopped_worker_does_not_hold_an_update_up(lab):
+    site = _deployed(lab)
+    victim = site.ctl.workers(CHAIN)[0]["pid"]
+    os.kill(victim, signal.SIGSTOP)     # without traffic: nothing else tells that it is stopped
+    document = edge_chain()
+    document["spec"]["functions"][0]["config"]["rules"].pop()
+    revision = site.ctl.chain_on_node(CHAIN)["revision"]
+    site.ctl.apply(lab.write_yaml("chain.yaml", document))
+    site.ctl.wait_for_chain(CHAIN, revision + 1)
+    wait_until(lambda: dead(victim), "the stopped worker to be gone")
+    assert all(worker["pid"] != victim for worker in site.ctl.workers(CHAIN))
+
+
 def test_node_leaves_nothing_when_stopped(lab):
     site = _deployed(lab)
     assert site.node.stop() == 0
-    left = run("pgrep", "-a", "flowkeep-node", check=False).stdout
+    left = run("pgrep", "-l", "^flowkeep-(node|switch|agent|root|zygote|worker)", check=False).stdout
     assert not left, left
     eal = "/run/dpdk"
     assert not os.path.isdir(eal) or not os.listdir(eal), os.listdir(eal)
