@@ -132,9 +132,9 @@ def main(arguments):
     tally = Tally()
     if not pattern:
         print("Unit tests", flush=True)
-        unit.run_release(tally.report)
+        unit.run_release(tally)
         print("Unit tests under AddressSanitizer and UndefinedBehaviorSanitizer", flush=True)
-        unit.run_sanitized(tally.report)
+        unit.run_sanitized(tally)
     print("Tidy and integration tests, each in a sandbox of its own", flush=True)
     with hugepages.reserved():
         for path, name, limit_s in discover(pattern):

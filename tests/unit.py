@@ -6,6 +6,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -31,8 +32,15 @@ def release_tests():
     return [test for test in _tests(paths.BUILD) if not test[1].startswith(_SANITIZED_FOLDERS)]
 
 
-def run(build, names, report, environment=None):
-    """Runs the named tests of a build; calls report(name, passed, seconds, output) for each."""
+def _skipped_cases(output):
+    """{name: why} of the cases that a GoogleTest program skipped: the program itself then still passes."""
+    names = re.findall(r"^\[  SKIPPED \] (\S+) \(", output, re.M)
+    reasons = re.findall(r"^\S+:\d+: Skipped\n(.*)$", output, re.M)
+    return {name: reasons[i] if i < len(reasons) else "no reason given" for i, name in enumerate(names)}
+
+
+def run(build, names, tally, environment=None):
+    """Runs the named tests of a build and tells the tally of each, and of each case that was skipped."""
     if not names:
         return
     subprocess.run(["meson", "test", "-C", build, "--no-rebuild", "--quiet", "--timeout-multiplier", "4", *names],
@@ -41,22 +49,24 @@ def run(build, names, report, environment=None):
         results = [json.loads(line) for line in log]
     for result in results:
         name = result["name"].split(" / ")[-1]
-        report(name, result["result"] in ("OK", "EXPECTEDFAIL"), result["duration"],
-               result.get("stdout", "") + result.get("stderr", ""))
+        output = result.get("stdout", "") + result.get("stderr", "")
+        tally.report(name, result["result"] in ("OK", "EXPECTEDFAIL"), result["duration"], output)
+        for case, why in _skipped_cases(output).items():
+            tally.skip(f"{name}: {case}", why)
     missing = len(names) - len(results)
     if missing:
-        report(f"{missing} tests that did not run", False, 0.0, "meson test gave no result for them")
+        tally.report(f"{missing} tests that did not run", False, 0.0, "meson test gave no result for them")
 
 
-def run_release(report):
-    run(paths.BUILD, [name for name, _ in release_tests()], report)
+def run_release(tally):
+    run(paths.BUILD, [name for name, _ in release_tests()], tally)
 
 
-def run_sanitized(report):
+def run_sanitized(tally):
     if not os.path.isdir(paths.ASAN_BUILD):
-        report("sanitizer build", False, 0.0, f"{paths.ASAN_BUILD} is missing: ./flowkeep test makes it")
+        tally.report("sanitizer build", False, 0.0, f"{paths.ASAN_BUILD} is missing: ./flowkeep test makes it")
         return
-    run(paths.ASAN_BUILD, [name for name, _ in sanitized_tests()], report, _SANITIZER_OPTIONS)
+    run(paths.ASAN_BUILD, [name for name, _ in sanitized_tests()], tally, _SANITIZER_OPTIONS)
 
 
 if __name__ == "__main__" and sys.argv[1:] == ["sanitized-targets"]:
