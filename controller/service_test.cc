@@ -235,7 +235,8 @@ TEST_F(ServiceTest, WhatTheNodeRefusesChangesNothing) {
 
 TEST_F(ServiceTest, BusyNodeIsNoAwayNode) {
   ASSERT_TRUE(register_node().ok());
-  agent_.refuse(grpc::UNAVAILABLE, "metadata.name: chain \"edge\" is being changed; try again");
+  agent_.refuse(grpc::FAILED_PRECONDITION,
+                "metadata.name: chain \"edge\" is being changed; try again");
   const grpc::Status status = refused(edge());
   EXPECT_FALSE(status.ok());
   EXPECT_EQ(status.error_message(), "metadata.name: chain \"edge\" is being changed; try again");
@@ -353,7 +354,8 @@ TEST_F(ServiceTest, ChainThatTheNodeBroughtUpByItselfIsReady) {
   agent_.stop();
   apply(edge());
   agent_.start();
-  agent_.refuse(grpc::UNAVAILABLE, "metadata.name: chain \"edge\" is being changed; try again");
+  agent_.refuse(grpc::FAILED_PRECONDITION,
+                "metadata.name: chain \"edge\" is being changed; try again");
   ASSERT_TRUE(register_node().ok());
   controller_->reconcile();
   EXPECT_EQ(controller_->get("edge").status().phase(), "Failed");
