@@ -33,13 +33,20 @@ inline constexpr uint32_t kRingPackets =
 inline constexpr size_t kBurst = 64;
 inline constexpr size_t kEvents = 1024;
 
+// Real-time priorities (SCHED_RR), so that a failover does not wait for a processor on a busy
+// machine: the supervisor, and above all else but it a worker from its birth as a standby until it
+// has taken over.
+inline constexpr int kSupervisorPriority = 2;
+inline constexpr int kStandbyPriority = 1;
+
 // A word that a process sleeps on and others ring. Works across processes.
 struct Doorbell {
   std::atomic<uint32_t> rings{0};
   std::atomic<uint32_t> sleeping{0};
 };
 
-// One worker process. Written by the supervisor, but for `state` and `heartbeat`.
+// One worker process. Written by the supervisor, but for `state` and what is said to be the
+// worker's.
 enum class ProcessState : uint32_t { kFree, kStarting, kStandby, kServing, kLeft };
 struct alignas(64) WorkerProcess {
   std::atomic<ProcessState> state{ProcessState::kFree};  // worker: kStandby, kServing, kLeft
@@ -50,6 +57,10 @@ struct alignas(64) WorkerProcess {
   std::atomic<uint32_t> leave{0};       // asked to finish its burst and exit
   std::atomic<uint32_t> drill_hang{0};  // a drill: loop for ever at the next burst
   Doorbell assigned;                    // a standby sleeps on this
+  // Worker and kernel (dataplane/worker_end.h): its thread id while it lives, FUTEX_OWNER_DIED once
+  // it runs no more user code; 0: not announced.
+  std::atomic<uint32_t> life{0};
+  std::atomic<uint32_t> fatal_signal{0};  // worker: what it exits of; 0: none
 };
 
 // One worker slot: a lane of buckets with its rings, control block and redo log (of the same
@@ -137,6 +148,9 @@ struct alignas(64) SwitchMailbox {
 struct alignas(64) SwitchBlock {
   std::atomic<uint32_t> ready{0};  // ports are up, loop runs
   std::atomic<uint32_t> sleeping{0};
+  // Bit for each slot whose worker has not moved for a while though packets wait. Set by the
+  // switch, cleared by the supervisor.
+  std::atomic<uint32_t> stalled{0};
   std::atomic<uint64_t> packets_free{0};  // mbufs, as of the last housekeeping
   std::atomic<uint64_t> first_forward_unix_us{0};
   std::atomic<uint64_t> loops{0};
@@ -163,6 +177,7 @@ struct ArenaHeader {
   std::atomic<uint32_t> supervisor_pid{0}, switch_pid{0}, agent_pid{0}, zygote_root_pid{0};
   std::atomic<uint32_t> switch_restarts{0};
   std::atomic<uint64_t> last_event{0};
+  std::atomic<uint32_t> lives_changed{0};  // futex: a worker has announced its life word
   SwitchMailbox mailbox;
   SwitchBlock switch_block;
   PortBlock ports[kMaxPorts];

@@ -11,7 +11,7 @@
 namespace flowkeep {
 
 Result<WorkerSandbox> WorkerSandbox::compile() {
-  scmp_filter_ctx context = seccomp_init(SCMP_ACT_KILL_PROCESS);
+  scmp_filter_ctx context = seccomp_init(SCMP_ACT_TRAP);
   if (context == nullptr) return internal_error("worker sandbox", "seccomp_init failed");
   int failed = 0;
   for (const int allowed : {SCMP_SYS(futex), SCMP_SYS(exit_group), SCMP_SYS(exit),

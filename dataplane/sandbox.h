@@ -1,5 +1,6 @@
 // The worker's seccomp sandbox. A running worker makes no system call at all; an idle one sleeps on
-// a futex. Anything else kills the process, which is then failed over like any other death.
+// a futex. Anything else is a SIGSYS, of which the worker ends; it is then failed over like any
+// other death.
 #pragma once
 
 #include <linux/filter.h>

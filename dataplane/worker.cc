@@ -4,6 +4,7 @@
 #include <rte_mbuf.h>
 #include <rte_prefetch.h>
 #include <rte_ring_peek_zc.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <cstring>
@@ -35,6 +36,7 @@ void*& at(const rte_ring_zc_data& reserved, unsigned i) {
 Worker::Worker(const Arena& arena, Pool& pool, const Chain& chain, size_t process,
                uint32_t chain_index)
     : arena_(arena),
+      pool_(pool),
       process_(arena.header().processes[process]),
       chain_(arena.header().chains[chain_index]),
       table_(pool, chain_.pool_index, 0),
@@ -68,6 +70,13 @@ void Worker::run() {
   }
 }
 
+void Worker::touch_memory() const {
+  // Refused before Linux 5.14: the pages then come when they are touched.
+  madvise(arena_.base(), arena_.header().packet_offset, MADV_POPULATE_WRITE);
+  const std::span<std::byte> fixed = pool_.fixed_regions();
+  madvise(fixed.data(), fixed.size(), MADV_POPULATE_READ);
+}
+
 void Worker::adopt(size_t slot) {
   slot_number_ = slot;
   slot_ = &arena_.header().slots[slot];
@@ -79,7 +88,7 @@ void Worker::adopt(size_t slot) {
 
 size_t Worker::burst() {
   rte_ring_zc_data in{};
-  const unsigned room = std::min<unsigned>(kBurst, rte_ring_free_count(outbox_));
+  const unsigned room = std::min<unsigned>(burst_limit_, rte_ring_free_count(outbox_));
   const unsigned count = rte_ring_dequeue_zc_burst_start(inbox_, room, &in, nullptr);
   if (count == 0) return 0;
   if (process_.drill_hang.load(std::memory_order_relaxed) != 0) {
@@ -103,8 +112,10 @@ size_t Worker::burst() {
   const BurstPositions after{inbox_->cons.tail + processed, outbox_->prod.tail + processed};
   commit(after);
   publish_and_release(processed);
-  if (slot_->first_burst_tsc.load(std::memory_order_relaxed) == 0)
-    slot_->first_burst_tsc.store(rte_rdtsc());
+  if (burst_limit_ < kBurst) [[unlikely]] {
+    if (burst_limit_ == 1) slot_->first_burst_tsc.store(rte_rdtsc());
+    burst_limit_ = std::min<uint32_t>(4 * burst_limit_, kBurst);
+  }
 
   bump(slot_->bursts);
   bump(slot_->packets, processed);

@@ -13,6 +13,10 @@
 //   5. publish the outbox, apply the write set to the home records, forget the undo log, release
 //   the inbox
 //
+// A worker that has just taken over begins with a burst of one packet and quadruples from there:
+// each flow that it meets first is a page or two that its process has never touched, and the first
+// packet shall not wait for those of 63 others.
+//
 // Recovery (recover_slot) completes 5 if the burst was committed and takes 2 back if it was not.
 #pragma once
 
@@ -31,6 +35,9 @@ class Worker {
  public:
   Worker(const Arena& arena, Pool& pool, const Chain& chain, size_t process, uint32_t chain_index);
 
+  // Maps what a take-over is sure to need, so that it meets no page fault there: the rings, control
+  // blocks and redo logs of every slot. Before the sandbox.
+  void touch_memory() const;
   // Serves until asked to leave; then returns. Sleeps as a standby until a slot is assigned.
   void run();
 
@@ -44,6 +51,7 @@ class Worker {
   bool leave_asked() const;
 
   const Arena& arena_;
+  const Pool& pool_;
   WorkerProcess& process_;
   ChainBlock& chain_;
   FlowTable table_;
@@ -52,6 +60,7 @@ class Worker {
   WorkerSlot* slot_ = nullptr;
   rte_ring* inbox_ = nullptr;
   rte_ring* outbox_ = nullptr;
+  uint32_t burst_limit_ = 1;    // packets; grows from burst to burst
   uint64_t last_sequence_ = 0;  // of this worker's last redo record
   uint32_t sweep_bucket_ = 0;
   uint64_t spin_until_tsc_ = 0;

@@ -22,6 +22,7 @@
 #include "dataplane/chain_revision.h"
 #include "dataplane/sandbox.h"
 #include "dataplane/worker.h"
+#include "dataplane/worker_end.h"
 #include "nfs/chain.h"
 
 namespace flowkeep {
@@ -55,10 +56,17 @@ std::string read_all(int fd) {
                               const WorkerSandbox& sandbox) {
   become("flowkeep-worker", static_cast<pid_t>(arena.header().supervisor_pid.load()));
   syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0);
+  WorkerProcess& entry = arena.header().processes[process];
+  WorkerEnd end;
+  end.announce(arena.header(), entry);
   Worker worker(arena, pool, chain, process, chain_index);
+  worker.touch_memory();
+  sched_param urgent{};
+  urgent.sched_priority = kStandbyPriority;
+  sched_setscheduler(0, SCHED_RR, &urgent);
   sandbox.enter();
   worker.run();
-  arena.header().processes[process].state.store(ProcessState::kLeft);
+  entry.state.store(ProcessState::kLeft);
   _exit(0);  // before ~Worker, whose munmap() the sandbox would not forgive
 }
 

@@ -134,6 +134,10 @@ HashSecret Pool::hash_secret() const {
 uint64_t Pool::total_pages() const {
   return impl_->regions.geometry().pages;
 }
+std::span<std::byte> Pool::fixed_regions() const {
+  return {impl_->regions.base(), impl_->regions.geometry().pages_at};
+}
+
 std::byte* Pool::base() const {
   return impl_->regions.base();
 }

@@ -100,6 +100,8 @@ class Pool {
   uint64_t free_pages()
       const;                // counted by a scan of the page table: for reports, not the packet path
   std::byte* base() const;  // start of the mapping; the same in every forked process
+  // Everything before the pages: directory, bucket headers, leases, redo logs, page table.
+  std::span<std::byte> fixed_regions() const;
   uint64_t bytes() const;
   Persistence& persistence() const;
 

@@ -41,7 +41,7 @@ std::string how_it_ended(const siginfo_t& info) {
 // forks.
 void prefer_supervisor() {
   sched_param parameters{};
-  parameters.sched_priority = 1;
+  parameters.sched_priority = kSupervisorPriority;
   if (sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &parameters) != 0)
     setpriority(PRIO_PROCESS, 0, -10);
 }
@@ -90,6 +90,7 @@ Result<std::unique_ptr<Supervisor>> Supervisor::start(const NodeConfig& config) 
   if (!root) return root.error();
   supervisor->root_ = *root;
   supervisor->watch_child({Role::kRoot, root->pid()});
+  supervisor->death_watch_.emplace(supervisor->header_, supervisor->death_fd_);
   if (Result<void> up = supervisor->start_switch(); !up) {
     supervisor->stop_all();
     return up.error();
@@ -124,13 +125,16 @@ Supervisor::Supervisor(const NodeConfig& config, Arena arena, std::unique_ptr<Po
   signal_fd_ = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
   timer_fd_ = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
   wake_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  death_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  watch(death_fd_, Watch::kDeath, 0);
   watch(signal_fd_, Watch::kSignal, 0);
   watch(timer_fd_, Watch::kTimer, 0);
   set_tick(kIdleTickMs);
 }
 
 Supervisor::~Supervisor() {
-  for (const int fd : {epoll_fd_, signal_fd_, timer_fd_, wake_fd_, agent_socket_}) {
+  death_watch_.reset();
+  for (const int fd : {epoll_fd_, signal_fd_, timer_fd_, wake_fd_, death_fd_, agent_socket_}) {
     if (fd >= 0) close(fd);
   }
 }
@@ -159,7 +163,7 @@ Result<void> Supervisor::start_switch() {
   if (pid < 0) return internal_error("switch", std::string("fork: ") + std::strerror(errno));
   if (pid == 0) {
     become("flowkeep-switch", static_cast<pid_t>(header_.supervisor_pid.load()));
-    const int status = switch_main(config_, arena_, *pool_, wake_fd_);
+    const int status = switch_main(config_, arena_, *pool_, {wake_fd_, death_fd_});
     std::fflush(nullptr);
     _exit(status);
   }
@@ -204,6 +208,10 @@ int Supervisor::run() {
     epoll_event events[16];
     const int ready = epoll_wait(epoll_fd_, events, 16, -1);
     // Deaths first: a failover waits for nothing else.
+    const auto is_death = [](const epoll_event& event) {
+      return static_cast<Watch>(event.data.u64 >> 32) == Watch::kDeath;
+    };
+    if (std::any_of(events, events + ready, is_death)) on_deaths();
     for (int i = 0; i < ready; ++i) {
       if (static_cast<Watch>(events[i].data.u64 >> 32) == Watch::kChild) {
         on_child_exit(static_cast<uint32_t>(events[i].data.u64));
@@ -225,6 +233,7 @@ int Supervisor::run() {
           on_zygote_message(static_cast<int>(number));
           break;
         case Watch::kChild:
+        case Watch::kDeath:
           break;
       }
     }
@@ -320,6 +329,7 @@ void Supervisor::forget_switch_requests() {
 void Supervisor::on_timer() {
   uint64_t expirations = 0;
   if (read(timer_fd_, &expirations, sizeof(expirations)) < 0) return;
+  settle_takeovers();
   look_for_hangs();
   if (drill_) continue_drill();
   for (auto& [index, chain] : chains_) {
@@ -329,7 +339,7 @@ void Supervisor::on_timer() {
   std::erase_if(chains_, [](const auto& entry) {
     return entry.second.removing && entry.second.slots.empty() && entry.second.name.empty();
   });
-  const bool urgent = drill_.has_value() || !mailbox_idle() ||
+  const bool urgent = drill_.has_value() || !takeovers_settled_ || !mailbox_idle() ||
                       std::any_of(chains_.begin(), chains_.end(), [](const auto& entry) {
                         return entry.second.handing_over || entry.second.removing;
                       });

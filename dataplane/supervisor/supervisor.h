@@ -5,9 +5,10 @@
 // Not a DPDK process and single-threaded: it forks for its whole life. It never waits for another
 // process while workers serve; every answer arrives through its event loop.
 //
-// Failover: worker dead (its pidfd says so, or it was killed here for hanging and a membarrier
-// proved that it runs no more user code) -> recover_slot -> the slot is given to a warm standby ->
-// a new standby is forked.
+// Failover: worker dead (its life word says so: dataplane/worker_end.h; or it was killed here, for
+// hanging or because it is dying but not scheduled, and a membarrier proved that it runs no more
+// user code) -> recover_slot -> the slot is given to a warm standby. All that can wait, such as
+// forking the next standby, waits until the standby has begun: the two may share a processor.
 #pragma once
 
 #include <sys/types.h>
@@ -23,6 +24,8 @@
 #include "dataplane/arena.h"
 #include "dataplane/node_config.h"
 #include "dataplane/supervisor.pb.h"
+#include "dataplane/supervisor/death_watch.h"
+#include "dataplane/worker.h"
 #include "dataplane/zygote.h"
 #include "state/pool.h"
 
@@ -36,7 +39,7 @@ class Supervisor {
   int run();
 
  private:
-  enum class Watch : uint32_t { kSignal, kTimer, kAgent, kChild, kZygote };
+  enum class Watch : uint32_t { kSignal, kTimer, kAgent, kChild, kZygote, kDeath };
   enum class Role { kSwitch, kAgent, kRoot, kZygote, kWorker };
 
   struct Child {
@@ -62,6 +65,10 @@ class Supervisor {
     uint64_t last_bursts = 0;  // for hang detection
     int64_t last_cpu_ns = 0;
     uint64_t unchanged_since_tsc = 0;
+    uint64_t assigned_tsc = 0;  // 0: serves at normal priority, or has no slot yet
+    bool failed_over = false;   // its slot has been given on
+    int failed_slot = -1;
+    SlotRecovery recovery{};
   };
 
   struct ChainState {
@@ -118,7 +125,11 @@ class Supervisor {
   void on_zygote_message(int socket);
   void on_zygote_death(ChainState& chain, Zygote& zygote);
   void forget_unborn(const ChainState& chain, uint32_t revision);
-  void on_worker_death(const Child& child, const std::string& how);
+  void on_deaths();
+  void fail_over(uint32_t process);
+  bool is_dying(uint32_t process) const;
+  void settle_takeovers();
+  void on_worker_death(const Child& child, std::string how);
   void fill_slots(ChainState& chain);
   void replenish(ChainState& chain);
   int find_standby(const ChainState& chain, uint32_t revision) const;
@@ -184,6 +195,8 @@ class Supervisor {
   int signal_fd_ = -1;
   int timer_fd_ = -1;
   int wake_fd_ = -1;
+  int death_fd_ = -1;  // written by the death watch, and by the switch when a worker stalls
+  std::optional<DeathWatch> death_watch_;
   int agent_socket_ = -1;
   uint64_t tick_ms_ = 0;
   std::string agent_input_;
@@ -192,6 +205,7 @@ class Supervisor {
   std::map<uint32_t, ChainState> chains_;  // by index in the arena
   std::deque<SwitchRequest> switch_queue_;
   std::optional<Drill> drill_;
+  bool takeovers_settled_ = true;
   bool stopping_ = false;
   bool failed_ = false;
 };

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <linux/membarrier.h>
 #include <rte_cycles.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -12,10 +13,12 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 #include "dataplane/supervisor/supervisor.h"
 #include "dataplane/worker.h"
+#include "dataplane/worker_end.h"
 
 namespace flowkeep {
 namespace {
@@ -27,16 +30,29 @@ int64_t cpu_time_ns(pid_t pid) {
   return used.tv_sec * 1'000'000'000LL + used.tv_nsec;
 }
 
-// The process's state letter in /proc: 'T' is stopped.
-char process_state(pid_t pid) {
+// Of /proc/PID/stat (proc(5)): the state letter, 'T' is stopped, 'Z' and 'X' are dead; and the
+// pending signals of its thread, among them a SIGKILL that it has not been scheduled to die of.
+struct ProcessStat {
+  char state = '?';
+  uint64_t pending_signals = 0;
+};
+
+ProcessStat stat_of(pid_t pid) {
+  constexpr int kPendingField = 31;
   const std::string path = "/proc/" + std::to_string(pid) + "/stat";
-  char text[256] = {};
+  char text[1024] = {};
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return '?';
+  if (fd < 0) return {};
   const ssize_t got = read(fd, text, sizeof(text) - 1);
   close(fd);
-  const char* end = got > 0 ? std::strrchr(text, ')') : nullptr;
-  return end != nullptr && end[1] == ' ' ? end[2] : '?';
+  const char* at = got > 0 ? std::strrchr(text, ')') : nullptr;
+  if (at == nullptr || at[1] != ' ') return {};
+  ProcessStat stat;
+  stat.state = at[2];
+  for (int field = 2; field < kPendingField && at != nullptr; ++field)
+    at = std::strchr(at + 1, ' ');
+  if (at != nullptr) stat.pending_signals = std::strtoull(at, nullptr, 10);
+  return stat;
 }
 
 }  // namespace
@@ -56,6 +72,8 @@ int Supervisor::fork_worker(ChainState& chain, const Zygote& zygote) {
   process.revision.store(zygote.revision);
   process.leave.store(0);
   process.drill_hang.store(0);
+  process.life.store(0);
+  process.fatal_signal.store(0);
   process.assigned.sleeping.store(0);
   ZygoteMessage request;
   request.kind = ZygoteMessage::kForkWorker;
@@ -140,40 +158,78 @@ void Supervisor::on_zygote_message(int socket) {
   }
 }
 
-void Supervisor::on_worker_death(const Child& child, const std::string& how) {
-  const uint64_t detected_tsc = rte_rdtsc();
-  WorkerProcess& process = header_.processes[child.process];
-  const int slot = process.slot.load();
-  const bool left = process.state.load() == ProcessState::kLeft;
-  const auto found = chains_.find(child.chain);
-  // A worker that was ended here (hang, switch restart) has given its slot away before it is
-  // reaped.
-  const bool owns =
-      slot >= 0 && header_.slots[slot].process.load() == static_cast<int32_t>(child.process);
-  SlotRecovery recovery;
-  if (owns) {
-    recovery = recover_slot(arena_, *pool_, static_cast<size_t>(slot));
-    header_.slots[slot].process.store(-1);
-    if (found != chains_.end()) fill_slots(found->second);
-    note_takeover(static_cast<uint8_t>(slot), recovery, detected_tsc);
+// Told by the death watch or, of a worker that does not move, by the switch.
+void Supervisor::on_deaths() {
+  uint64_t told = 0;
+  if (read(death_fd_, &told, sizeof(told)) < 0) return;
+  const uint32_t stalled = header_.switch_block.stalled.exchange(0);
+  for (uint32_t i = 0; i < kMaxProcesses; ++i) {
+    if (!workers_[i].used || workers_[i].failed_over) continue;
+    const int slot = header_.processes[i].slot.load();
+    if (slot < 0 || header_.slots[slot].process.load() != static_cast<int32_t>(i)) continue;
+    if (has_ended(header_.processes[i])) {
+      fail_over(i);
+    } else if ((stalled >> slot & 1U) != 0 && is_dying(i)) {
+      end_worker(i);
+      fail_over(i);
+    }
   }
+}
+
+// A worker that was killed while it waited for a processor cannot die before it gets one, which on
+// a busy machine takes milliseconds.
+bool Supervisor::is_dying(uint32_t index) const {
+  const pid_t pid = header_.processes[index].pid.load();
+  if (pid <= 0) return false;
+  const ProcessStat stat = stat_of(pid);
+  return stat.state == 'Z' || stat.state == 'X' || (stat.pending_signals >> (SIGKILL - 1) & 1) != 0;
+}
+
+// The worker of this entry runs no more user code: its slot goes to the next one. Its exit is still
+// to be reaped (on_worker_death).
+void Supervisor::fail_over(uint32_t index) {
+  const uint64_t detected_tsc = rte_rdtsc();
+  WorkerInfo& info = workers_[index];
+  const int slot = header_.processes[index].slot.load();
+  info.recovery = recover_slot(arena_, *pool_, static_cast<size_t>(slot));
+  info.failed_over = true;
+  info.failed_slot = slot;
+  header_.slots[slot].process.store(-1);
+  const auto found = chains_.find(info.chain);
+  if (found == chains_.end()) return;
+  fill_slots(found->second);
+  note_takeover(static_cast<uint8_t>(slot), info.recovery, detected_tsc);
+}
+
+void Supervisor::on_worker_death(const Child& child, std::string how) {
+  WorkerProcess& process = header_.processes[child.process];
+  WorkerInfo& info = workers_[child.process];
+  const bool left = process.state.load() == ProcessState::kLeft;
+  if (const char* name = sigabbrev_np(static_cast<int>(process.fatal_signal.load())))
+    how = std::string("SIG") + name;
+  // A worker that was ended here (hang, switch restart) has given its slot away before.
+  const int slot = process.slot.load();
+  if (slot >= 0 && header_.slots[slot].process.load() == static_cast<int32_t>(child.process))
+    fail_over(child.process);
   process.state.store(ProcessState::kFree);
   process.pid.store(0);
   process.slot.store(-1);
-  workers_[child.process].used = false;
+  const WorkerInfo ended = info;
+  info.used = false;
+  const auto found = chains_.find(child.chain);
   if (found == chains_.end()) return;
   ChainState& chain = found->second;
-  if (!left && owns) {
+  if (!left && ended.failed_over) {
     header_.chains[chain.index].worker_deaths.fetch_add(1);
     header_.chains[chain.index].failovers.fetch_add(1);
     event("failover", chain.name,
-          "worker " + std::to_string(child.pid) + " in slot " + std::to_string(slot) +
+          "worker " + std::to_string(child.pid) + " in slot " + std::to_string(ended.failed_slot) +
               " ended with " + how + "; " +
-              (recovery.burst_undone      ? "its burst was given back"
-               : recovery.burst_completed ? "its committed burst was completed"
-                                          : "it held no burst"));
-  } else if (!left && !chain.removing && !chain.handing_over &&
-             workers_[child.process].revision == chain.revision.revision()) {
+              (ended.recovery.burst_undone      ? "its burst was given back"
+               : ended.recovery.burst_completed ? "its committed burst was completed"
+                                                : "it held no burst"));
+  } else if (!left && slot < 0 && !chain.removing && !chain.handing_over &&
+             ended.revision == chain.revision.revision()) {
     header_.chains[chain.index].worker_deaths.fetch_add(1);
     event("worker_died", chain.name,
           "standby worker " + std::to_string(child.pid) + " ended with " + how);
@@ -202,8 +258,34 @@ void Supervisor::assign(uint32_t process_index, uint8_t slot) {
   header_.slots[slot].first_burst_tsc.store(0);
   header_.slots[slot].process.store(static_cast<int32_t>(process_index));
   workers_[process_index].unchanged_since_tsc = rte_rdtsc();
+  workers_[process_index].assigned_tsc = rte_rdtsc();
   process.slot.store(slot, std::memory_order_release);
   ring(process.assigned);
+  takeovers_settled_ = false;
+  set_tick(1);
+}
+
+// What a failover leaves for later: a worker that has begun serves at normal priority from then on,
+// and standbys are forked for those that were used up.
+void Supervisor::settle_takeovers() {
+  constexpr double kPatienceUs = 1000;
+  if (takeovers_settled_) return;
+  takeovers_settled_ = true;
+  for (uint32_t i = 0; i < kMaxProcesses; ++i) {
+    WorkerInfo& info = workers_[i];
+    const WorkerProcess& process = header_.processes[i];
+    if (!info.used || info.assigned_tsc == 0) continue;
+    const bool waited = arena_.tsc_to_us(rte_rdtsc() - info.assigned_tsc) > kPatienceUs;
+    const bool serves = process.state.load() == ProcessState::kServing && process.pid.load() > 0;
+    if (!serves || !waited) {
+      takeovers_settled_ = false;
+      continue;
+    }
+    const sched_param normal{};
+    sched_setscheduler(process.pid.load(), SCHED_OTHER, &normal);
+    info.assigned_tsc = 0;
+  }
+  for (auto& [index, chain] : chains_) replenish(chain);
 }
 
 // Gives every vacant slot to a standby of the revision that shall run in it.
@@ -261,7 +343,7 @@ bool Supervisor::is_hung(uint32_t index, WorkerInfo& info, std::string& why) {
   }
   if (arena_.tsc_to_us(now_tsc - info.unchanged_since_tsc) < config_.hang_timeout_ms * 1000.0)
     return false;
-  if (process_state(pid) != 'T') return false;
+  if (stat_of(pid).state != 'T') return false;
   why = "is stopped (SIGSTOP) while packets wait";
   return true;
 }

@@ -16,6 +16,9 @@ namespace flowkeep {
 namespace {
 
 constexpr uint64_t kHousekeepingMs = 50;
+constexpr uint64_t kStallLookUs = 50;
+constexpr uint64_t kStallUs = 100;  // doubles with each look in vain, up to
+constexpr uint64_t kLongestStallUs = 50'000;
 constexpr uint32_t kIcmpErrorsPerSecond = 1000;
 constexpr uint32_t kSpinLoops = 32;     // empty loops before yielding
 constexpr uint64_t kRestAfterUs = 100;  // without work before sleeping
@@ -159,6 +162,31 @@ void Switch::housekeeping() {
   bump(header_.switch_block.loops);
 }
 
+// A worker that does not move though packets wait may have been killed while it waited for a
+// processor: it cannot die, and so cannot be known to be dead, before it gets one. The supervisor
+// is told to look.
+void Switch::look_for_stalls() {
+  const uint64_t cycles_per_us = header_.tsc_hz / 1'000'000;
+  next_stall_look_tsc_ = now_tsc_ + kStallLookUs * cycles_per_us;
+  uint32_t stalled = 0;
+  for (const uint8_t slot : active_slots_) {
+    const rte_ring* inbox = arena_.inbox(slot);
+    Progress& progress = progress_[slot];
+    if (rte_ring_empty(inbox) || released(inbox) != progress.released) {
+      progress = {released(inbox), now_tsc_, kStallUs * cycles_per_us};
+    } else if (now_tsc_ - progress.since_tsc > progress.patience_cycles) {
+      stalled |= 1U << slot;
+      progress.since_tsc = now_tsc_;
+      progress.patience_cycles =
+          std::min(2 * progress.patience_cycles, kLongestStallUs * cycles_per_us);
+    }
+  }
+  if (stalled == 0) return;
+  header_.switch_block.stalled.fetch_or(stalled);
+  const uint64_t one = 1;
+  if (write(events_.stall_fd, &one, sizeof(one)) < 0) return;  // full: the supervisor is told
+}
+
 bool Switch::packets_inside() const {
   if (move_.running) return true;
   for (const uint8_t slot : active_slots_) {
@@ -202,7 +230,8 @@ void Switch::sleep() {
       epoll_wait(epoll_fd_, events, kMaxPorts + 1, static_cast<int>(kHousekeepingMs * 4));
   for (int i = 0; i < ready; ++i) {
     uint64_t rings = 0;
-    if (events[i].data.fd == wake_fd_ && read(wake_fd_, &rings, sizeof(rings)) < 0) continue;
+    if (events[i].data.fd == events_.wake_fd && read(events_.wake_fd, &rings, sizeof(rings)) < 0)
+      continue;
   }
 }
 

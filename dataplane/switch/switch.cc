@@ -72,20 +72,20 @@ uint32_t packet_footprint_bytes() {
   return rte_mempool_calc_obj_size(element_bytes(), 0, &size);
 }
 
-Switch::Switch(const NodeConfig& config, const Arena& arena, Pool& pool, int wake_fd)
+Switch::Switch(const NodeConfig& config, const Arena& arena, Pool& pool, SwitchEvents events)
     : config_(config),
       arena_(arena),
       header_(arena.header()),
       pool_(pool),
       secret_(pool.hash_secret()),
-      wake_fd_(wake_fd) {
+      events_(events) {
   active_slots_.reserve(kMaxWorkerSlots);
   move_.held.reserve(kHeldPackets);
 }
 
 Result<std::unique_ptr<Switch>> Switch::start(const NodeConfig& config, const Arena& arena,
-                                              Pool& pool, int wake_fd) {
-  std::unique_ptr<Switch> the_switch(new Switch(config, arena, pool, wake_fd));
+                                              Pool& pool, SwitchEvents events) {
+  std::unique_ptr<Switch> the_switch(new Switch(config, arena, pool, events));
   if (Result<void> eal = the_switch->start_eal(); !eal) return eal.error();
   if (Result<void> packets = the_switch->make_packets(); !packets) return packets.error();
   if (Result<void> ports = the_switch->open_ports(); !ports) return ports.error();
@@ -156,7 +156,7 @@ Result<void> Switch::open_ports() {
     event.data.fd = fd;
     epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, fd, &event);
   };
-  watch(wake_fd_);
+  watch(events_.wake_fd);
   for (size_t i = 0; i < config_.ports.size(); ++i) {
     Result<std::unique_ptr<SwitchPort>> opened =
         SwitchPort::open(config_.ports[i], header_.ports[i], packets_);
@@ -201,6 +201,7 @@ void Switch::run() {
     for (size_t port = 0; port < ports_.size(); ++port) flush(port);
     if (move_.running) poll_move();
     if (header_.mailbox.posted.load(std::memory_order_acquire) != answered_) poll_mailbox();
+    if (now_tsc_ >= next_stall_look_tsc_) look_for_stalls();
     if (now_tsc_ >= next_housekeeping_tsc_) housekeeping();
     rest(moved > 0);
   }
@@ -433,8 +434,8 @@ void Switch::drop_of_chain(ChainBlock& chain, rte_mbuf* packet, DropReason reaso
   rte_pktmbuf_free(packet);
 }
 
-int switch_main(const NodeConfig& config, const Arena& arena, Pool& pool, int wake_fd) {
-  Result<std::unique_ptr<Switch>> started = Switch::start(config, arena, pool, wake_fd);
+int switch_main(const NodeConfig& config, const Arena& arena, Pool& pool, SwitchEvents events) {
+  Result<std::unique_ptr<Switch>> started = Switch::start(config, arena, pool, events);
   if (!started) {
     SwitchBlock& block = arena.header().switch_block;
     std::snprintf(block.error, sizeof(block.error), "%s", started.error().text().c_str());

@@ -28,12 +28,17 @@ namespace flowkeep {
 // mempool's own header.
 uint32_t packet_footprint_bytes();
 
+// Between supervisor and switch.
+struct SwitchEvents {
+  int wake_fd = -1;   // eventfd that the supervisor writes: there is a command
+  int stall_fd = -1;  // eventfd that the switch writes: see SwitchBlock::stalled
+};
+
 class Switch {
  public:
-  // Starts EAL, the mempool in the arena, and every port. `wake_fd`: an eventfd that the supervisor
-  // writes.
+  // Starts EAL, the mempool in the arena, and every port.
   static Result<std::unique_ptr<Switch>> start(const NodeConfig& config, const Arena& arena,
-                                               Pool& pool, int wake_fd);
+                                               Pool& pool, SwitchEvents events);
   // Until told to stop.
   void run();
 
@@ -52,7 +57,13 @@ class Switch {
     std::vector<rte_mbuf*> held;
   };
 
-  Switch(const NodeConfig& config, const Arena& arena, Pool& pool, int wake_fd);
+  struct Progress {  // of a slot's worker
+    uint32_t released = 0;
+    uint64_t since_tsc = 0;
+    uint64_t patience_cycles = 0;
+  };
+
+  Switch(const NodeConfig& config, const Arena& arena, Pool& pool, SwitchEvents events);
   Result<void> start_eal();
   Result<void> make_packets();
   Result<void> open_ports();
@@ -93,6 +104,7 @@ class Switch {
   void poll_move();
   void discard_slot(uint32_t slot);
   void housekeeping();
+  void look_for_stalls();
   bool packets_inside() const;
   void rest(bool worked);
   void sleep();
@@ -103,7 +115,7 @@ class Switch {
   ArenaHeader& header_;
   Pool& pool_;
   HashSecret secret_;
-  int wake_fd_;
+  const SwitchEvents events_;
   int epoll_fd_ = -1;
   bool all_ports_wake_ = true;  // every port has a descriptor to sleep on
   rte_mempool* packets_ = nullptr;
@@ -111,6 +123,8 @@ class Switch {
   std::vector<uint8_t> active_slots_;
   std::array<std::array<rte_mbuf*, kBurst>, kMaxWorkerSlots> staged_{};
   std::array<uint32_t, kMaxWorkerSlots> staged_count_{};
+  std::array<Progress, kMaxWorkerSlots> progress_{};
+  uint64_t next_stall_look_tsc_ = 0;
   Move move_;
   uint8_t move_target_[kMaxBuckets] = {};
   bool stopping_ = false;
@@ -124,6 +138,6 @@ class Switch {
 };
 
 // The switch process: returns its exit status. An error is left in SwitchBlock::error.
-int switch_main(const NodeConfig& config, const Arena& arena, Pool& pool, int wake_fd);
+int switch_main(const NodeConfig& config, const Arena& arena, Pool& pool, SwitchEvents events);
 
 }  // namespace flowkeep
