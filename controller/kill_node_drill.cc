@@ -45,6 +45,15 @@ void add_check(v1::DrillReport& report, const std::string& name, bool ok, double
   check.set_unit(unit);
 }
 
+void set_only(v1::DrillPercentiles& figures, double value_us) {
+  figures.set_count(value_us < 0 ? 0 : 1);
+  figures.set_p50(value_us);
+  figures.set_p90(value_us);
+  figures.set_p99(value_us);
+  figures.set_p999(value_us);
+  figures.set_max(value_us);
+}
+
 void add_time_check(v1::DrillReport& report, const std::string& name, double measured_s,
                     milliseconds limit) {
   add_check(report, name, measured_s >= 0 && measured_s <= seconds(limit), measured_s,
@@ -168,6 +177,14 @@ Result<v1::DrillReport> KillNodeDrill::run(const std::string& name) {
   report.set_detect_us_p99(injection.detect_us());
   report.set_first_packet_us_p50(injection.first_packet_us());
   report.set_first_packet_us_p99(injection.first_packet_us());
+  report.set_kills(1);
+  set_only(*report.mutable_detect_us(), injection.detect_us());
+  set_only(*report.mutable_takeover_us(), injection.takeover_us());
+  set_only(*report.mutable_first_packet_us(), injection.first_packet_us());
+  // Afterwards it is the same pool, if the node is back at all.
+  report.set_medium(before->medium());
+  report.set_medium_survives(before->medium_survives());
+  report.set_emulated(before->emulated());
   report.set_flows_before(flows_before->size());
   report.set_flows_resumed(resumed);
   report.set_state_verified(times.running >= 0 && resumed == flows_before->size());

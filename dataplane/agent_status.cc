@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <sstream>
 #include <vector>
 
@@ -248,9 +249,11 @@ Result<node::v1::ListFlowsResponse> list_flows(const Arena& arena, const Pool& p
 FlowSnapshot snapshot_flows(const Arena& arena, const Pool& pool, int chain) {
   FlowSnapshot flows;
   pool.for_each_flow(arena.header().chains[chain].pool_index, [&flows](const FlowRecord& record) {
-    flows.emplace(std::string(reinterpret_cast<const char*>(&record.inside_key), sizeof(FlowKey)),
-                  std::string(reinterpret_cast<const char*>(&record.outside_key), sizeof(FlowKey)));
+    flows.push_back({record.inside_key, record.outside_key});
     return true;
+  });
+  std::sort(flows.begin(), flows.end(), [](const Translation& a, const Translation& b) {
+    return std::memcmp(&a.inside, &b.inside, sizeof(FlowKey)) < 0;
   });
   return flows;
 }
@@ -258,10 +261,16 @@ FlowSnapshot snapshot_flows(const Arena& arena, const Pool& pool, int chain) {
 uint64_t count_resumed(const FlowSnapshot& before, const FlowSnapshot& after, uint64_t& changed) {
   uint64_t resumed = 0;
   changed = 0;
-  for (const auto& [inside, outside] : before) {
-    const auto found = after.find(inside);
-    if (found == after.end()) continue;
-    ++(found->second == outside ? resumed : changed);
+  size_t place = 0;
+  for (const Translation& was : before) {
+    int order = -1;
+    while (place < after.size() &&
+           (order = std::memcmp(&after[place].inside, &was.inside, sizeof(FlowKey))) < 0)
+      ++place;
+    if (place == after.size()) break;
+    if (order != 0) continue;
+    const bool same = std::memcmp(&after[place].outside, &was.outside, sizeof(FlowKey)) == 0;
+    ++(same ? resumed : changed);
   }
   return resumed;
 }

@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include "dataplane/takeover_log.h"
 #include "nfs/packet.h"
 #include "state/flow_table.h"
 #include "state/pool.h"
@@ -170,6 +171,7 @@ struct ArenaHeader {
   WorkerProcess processes[kMaxProcesses];
   WorkerSlot slots[kMaxWorkerSlots];
   EventEntry events[kEvents];
+  TakeoverLog takeovers;
 };
 
 enum class Hugepages { kAuto, kAlways, kNever };

@@ -163,6 +163,7 @@ SlotRecovery recover_slot(const Arena& arena, Pool& pool, size_t slot_number) {
   rte_ring* inbox = arena.inbox(slot_number);
   rte_ring* outbox = arena.outbox(slot_number);
   SlotRecovery report;
+  report.first_burst_tsc = slot.first_burst_tsc.load();
 
   RedoLog log(pool, static_cast<uint32_t>(slot_number));
   const RedoLog::Newest newest = log.newest();
@@ -196,6 +197,7 @@ SlotRecovery recover_slot(const Arena& arena, Pool& pool, size_t slot_number) {
   std::atomic_ref<uint32_t>(
       const_cast<uint32_t&>(reinterpret_cast<volatile uint32_t&>(inbox->cons.tail)))
       .store(committed.inbox, std::memory_order_release);
+  report.waiting = rte_ring_count(inbox);
   return report;
 }
 

@@ -61,6 +61,8 @@ struct SlotRecovery {
   bool redo_applied = false;     // a committed write set was applied (again)
   bool burst_completed = false;  // committed, not yet published: published now
   bool burst_undone = false;     // not committed: its packets are in the inbox as they came
+  uint32_t waiting = 0;          // packets in the inbox now
+  uint64_t first_burst_tsc = 0;  // the dead worker's first burst in the slot; 0: it ended none
 };
 
 // Repairs a slot whose worker runs no more user code. Supervisor only. Idempotent.

@@ -321,7 +321,6 @@ void Supervisor::on_timer() {
   uint64_t expirations = 0;
   if (read(timer_fd_, &expirations, sizeof(expirations)) < 0) return;
   look_for_hangs();
-  if (drill_) continue_drill();
   for (auto& [index, chain] : chains_) {
     if (chain.handing_over) continue_handover(chain);
     if (chain.removing) continue_removal(chain);
@@ -329,10 +328,10 @@ void Supervisor::on_timer() {
   std::erase_if(chains_, [](const auto& entry) {
     return entry.second.removing && entry.second.slots.empty() && entry.second.name.empty();
   });
-  const bool urgent = drill_.has_value() || !mailbox_idle() ||
-                      std::any_of(chains_.begin(), chains_.end(), [](const auto& entry) {
-                        return entry.second.handing_over || entry.second.removing;
-                      });
+  const bool urgent =
+      !mailbox_idle() || std::any_of(chains_.begin(), chains_.end(), [](const auto& entry) {
+        return entry.second.handing_over || entry.second.removing;
+      });
   bool busy = false;
   for (const auto& [index, chain] : chains_) {
     for (const uint8_t slot : chain.slots) busy |= !rte_ring_empty(arena_.inbox(slot));

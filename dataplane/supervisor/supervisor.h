@@ -81,23 +81,6 @@ class Supervisor {
     uint64_t handover_tsc = 0;
   };
 
-  struct Drill {
-    uint64_t request = 0;
-    node::v1::DrillReport report;
-    uint32_t chain = 0;
-    bool hang = false;
-    uint32_t remaining = 0;
-    uint64_t interval_tsc = 0;
-    uint64_t next_tsc = 0;
-    uint64_t injected_tsc = 0;  // 0: nothing under way
-    uint64_t detected_tsc = 0;
-    uint64_t taken_over_tsc = 0;
-    uint64_t settling_since_tsc = 0;  // after the last injection
-    uint32_t slot = 0;
-    uint32_t next_slot = 0;
-    node::v1::DrillInjection injection;
-  };
-
   Supervisor(const NodeConfig& config, Arena arena, std::unique_ptr<Pool> pool);
 
   // Children (supervisor.cc).
@@ -162,14 +145,9 @@ class Supervisor {
   bool mailbox_idle() const;
 
   // Drills (drills.cc).
-  void begin_drill(uint64_t request, const node::v1::RunDrillRequest& wanted);
-  void continue_drill();
-  void inject();
-  void note_takeover(uint8_t slot, const struct SlotRecovery& recovery, uint64_t detected_tsc);
-  void finish_injection(double first_packet_us);
-  void settle_drill();
-  void finish_drill();
-  uint64_t lost_packets(const ChainState& chain) const;
+  void hang_worker(uint64_t request, const node::internal::HangWorker& wanted);
+  void note_death(pid_t victim, int slot, uint32_t chain, const struct SlotRecovery& recovery,
+                  uint64_t detected_tsc);
 
   void reply(const node::internal::Reply& reply);
   void reply_error(uint64_t request, const Error& error);
@@ -191,7 +169,6 @@ class Supervisor {
   std::vector<WorkerInfo> workers_;
   std::map<uint32_t, ChainState> chains_;  // by index in the arena
   std::deque<SwitchRequest> switch_queue_;
-  std::optional<Drill> drill_;
   bool stopping_ = false;
   bool failed_ = false;
 };

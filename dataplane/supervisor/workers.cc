@@ -155,8 +155,8 @@ void Supervisor::on_worker_death(const Child& child, const std::string& how) {
     recovery = recover_slot(arena_, *pool_, static_cast<size_t>(slot));
     header_.slots[slot].process.store(-1);
     if (found != chains_.end()) fill_slots(found->second);
-    note_takeover(static_cast<uint8_t>(slot), recovery, detected_tsc);
   }
+  note_death(child.pid, owns ? slot : -1, child.chain, recovery, detected_tsc);
   process.state.store(ProcessState::kFree);
   process.pid.store(0);
   process.slot.store(-1);
@@ -285,7 +285,7 @@ void Supervisor::replace_worker(uint32_t index, const std::string& why) {
   header_.chains[chain.index].worker_deaths.fetch_add(1);
   header_.chains[chain.index].failovers.fetch_add(1);
   fill_slots(chain);
-  note_takeover(slot, recovery, detected_tsc);
+  note_death(pid, slot, chain.index, recovery, detected_tsc);
   event("worker_hung", chain.name,
         "worker " + std::to_string(pid) + " in slot " + std::to_string(slot) + " " + why +
             "; killed and replaced");

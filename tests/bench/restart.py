@@ -1,0 +1,184 @@
+"""`flowkeep bench restart`: a node's processes are killed by SIGKILL and started again, with a million live flows and
+with an empty pool, in turn.
+
+Measured is the time from exec to the first packet forwarded, under the same traffic. A generator goes round all flows
+meanwhile; afterwards every flow must have the mapping that it had before the kills.
+"""
+
+import os
+import shutil
+import signal
+import statistics
+import sys
+import time
+
+import bench
+import measurement
+
+from fixtures.controller import Controller
+from fixtures.lab import CHAIN, edge_chain
+from fixtures.network import Namespace, Veth
+from fixtures.node import Node, configuration
+from fixtures.process import Process
+from fixtures import paths
+from fixtures.storm import Checks
+from fixtures.waiting import wait_until
+
+_FILL_RATE, _RATE = "250kpps", "20kpps"
+_SOURCE_PORTS = 10_000      # each to flows / 10,000 destination ports
+_GOAL = 1.5
+_FULL, _EMPTY = "full", "empty"
+
+
+def _options(parser):
+    parser.add_argument("--flows", type=int, default=1_000_000)
+    parser.add_argument("--repetitions", type=int, default=5)
+
+
+class RestartSite:
+    """One controller, and a node that is started either on a pool with flows or on an empty one."""
+
+    def __init__(self, lab, flows):
+        self.lab, self.flow_count = lab, flows
+        self.host = lab.add(Namespace("host"))
+        lab.add(Veth("fk-in", self.host, "eth0", "10.0.0.2/24"))
+        lab.add(Veth("fk-out", self.host, "eth1", "203.0.113.2/24"))
+        for device in ("eth0", "eth1"):
+            self.host.run("ip", "address", "flush", "dev", device)     # the generator answers, not the kernel
+        self.ctl = lab.add(Controller(lab.directory)).wait_until_ready().ctl
+        mac = self.host.run("cat", "/sys/class/net/eth1/address").stdout.strip()
+        pool_mb = 256 + flows // 1000 * 256 // 1000
+        self._documents = {kind: configuration(
+            lab.directory, "net_af_packet0,iface=fk-in", "net_af_packet1,iface=fk-out",
+            neighbours=[{"address": "203.0.113.100", "mac": mac}], state_dir=lab.path(f"state-{kind}"),
+            pool={"path": f"/dev/shm/{kind}.pool", "size": f"{pool_mb}M", "emulate_pmem": True})
+            for kind in (_FULL, _EMPTY)}
+        self.node = None
+
+    def start(self, kind):
+        """Returns the Unix time just before exec."""
+        now_s = time.time()
+        self.node = self.lab.add(Node(self.lab.directory, self._documents[kind], name=f"node-{kind}"))
+        return now_s
+
+    def stop(self):
+        assert self.node.stop() == 0, self.node.tail()
+
+    def kill(self):
+        self.node.send(signal.SIGKILL)
+        self.node.wait()
+
+    def path(self, kind):
+        return self._documents[kind]["pool"]["path"]
+
+    def keep_empty_pool(self):
+        shutil.copytree(self.lab.path(f"state-{_FULL}"), self.lab.path(f"state-{_EMPTY}"), dirs_exist_ok=True)
+        self.start(_EMPTY)
+        self.node.wait_until_ready(self.ctl)
+        self.ctl.wait_for_chain(CHAIN)
+        self.stop()
+        # Written out: holes would have to be filled at the first touch, which a pool with flows is spared.
+        self.lab.start(["cp", "--sparse=never", self.path(_EMPTY), "/dev/shm/kept.pool"], "cp").wait()
+
+    def restore_empty_pool(self):
+        os.replace(shutil.copyfile("/dev/shm/kept.pool", "/dev/shm/next.pool"), self.path(_EMPTY))
+
+    def generate(self, name, rate, duration_s):
+        destinations = -(-self.flow_count // _SOURCE_PORTS)
+        return self.lab.add(Process(self.host.command(
+            paths.PKTGEN, "--tx", "net_af_packet0,iface=eth0", "--rx", "net_af_packet1,iface=eth1", "--flows",
+            self.flow_count, "--source", "10.0.0.100", "--source-ports", f"1024-{1023 + _SOURCE_PORTS}",
+            "--destination", "203.0.113.100", "--destination-ports", f"1000-{999 + destinations}", "--gateway-mac",
+            self._gateway_mac(), "--rate", rate, "--duration", duration_s, "--no-warmup", "--json",
+            self.lab.path(f"{name}.json")), self.lab.path(f"{name}.log"), name="flowkeep-pktgen"))
+
+    def _gateway_mac(self):
+        with open("/sys/class/net/fk-in/address") as file:
+            return file.read().strip()
+
+    def first_forwarded_s(self, started_s):
+        """Unix time of the first packet that this start of the node forwarded."""
+        def forwarded():
+            try:
+                status = self.ctl.node()
+            except AssertionError:
+                return None
+            fresh = status.get("started_at_s", 0) > started_s - 1 and status.get("supervisor_pid") == self.node.pid
+            return fresh and status.get("first_forwarded_at_s")
+        return wait_until(forwarded, "the first packet forwarded", 60, interval_s=0.05)
+
+    def mappings(self):
+        answer = self.ctl.json("flows", CHAIN, "--limit", str(self.flow_count + 1), "--timeout", "100", timeout_s=120)
+        return {(flow["inside_source"], flow["destination"]): flow["external"] for flow in answer.get("flows", [])}
+
+    def flows_open(self):
+        status = self.ctl.chain_on_node(CHAIN)
+        return status.get("flows", 0) if status else 0
+
+    def fill(self):
+        for attempt in range(10):      # what a port drops comes again
+            self.generate(f"fill-{attempt}", _FILL_RATE, 1.2 * self.flow_count / 250_000).wait(120)
+            if self.flows_open() == self.flow_count:
+                return
+        raise AssertionError(f"only {self.flows_open()} of {self.flow_count} flows were opened")
+
+
+def _measured_start(site, kind):
+    """Milliseconds from exec to the first packet of a node that follows a killed one on the same pool."""
+    if kind == _EMPTY:
+        site.restore_empty_pool()
+    before_s = site.start(kind)
+    site.first_forwarded_s(before_s)
+    site.kill()
+    if kind == _EMPTY:
+        site.restore_empty_pool()
+    started_s = site.start(kind)
+    first_s = site.first_forwarded_s(started_s)
+    return 1000 * (first_s - started_s)
+
+
+def measure(lab, options):
+    site = RestartSite(lab, options.flows)
+    site.start(_FULL)
+    site.node.wait_until_ready(site.ctl)
+    site.ctl.apply(lab.write_yaml("chain.yaml", edge_chain()))
+    site.ctl.wait_for_chain(CHAIN)
+    site.stop()
+    site.keep_empty_pool()
+    site.start(_FULL)
+    site.node.wait_until_ready(site.ctl)
+    site.ctl.wait_for_chain(CHAIN)
+    site.fill()
+    before = site.mappings()
+    generator = site.generate("traffic", _RATE, 3600)
+    site.first_forwarded_s(0)
+    site.stop()
+    times_ms = {_FULL: [], _EMPTY: []}
+    for repetition in range(options.repetitions):
+        for kind in (_FULL, _EMPTY) if repetition % 2 == 0 else (_EMPTY, _FULL):
+            times_ms[kind].append(_measured_start(site, kind))
+            print(f"{kind}: {times_ms[kind][-1]:.0f} ms", file=sys.stderr)
+            site.stop()
+    site.start(_FULL)
+    site.node.wait_until_ready(site.ctl)
+    site.ctl.wait_for_chain(CHAIN)
+    generator.stop()
+    after = site.mappings()
+    return _results(times_ms, options, before, after)
+
+
+def _results(times_ms, options, before, after):
+    case = {_FULL: f"{options.flows} flows", _EMPTY: "empty pool"}
+    rows = [measurement.result(case[kind], "exec to first packet", "ms", samples) for kind, samples in times_ms.items()]
+    ratio = statistics.median(times_ms[_FULL]) / statistics.median(times_ms[_EMPTY])
+    checks = Checks()
+    checks.add("medians: with flows, of empty", ratio <= _GOAL, round(ratio, 3), _GOAL, "times at most")
+    checks.equal("flows before the kills", len(before), options.flows, "flows")
+    checks.equal("flows that are missing afterwards", sum(key not in after for key in before), 0, "flows")
+    checks.equal("flows with another mapping", sum(after.get(key, mapping) != mapping for key, mapping in before.items()),
+                 0, "flows")
+    return {"results": rows, "checks": checks}
+
+
+if __name__ == "__main__":
+    sys.exit(bench.run(__file__, "restart", measure, _options, measurement.publish_checks))
