@@ -5,6 +5,7 @@ Measured is the time from exec to the first packet forwarded, under the same tra
 meanwhile; afterwards every flow must have the mapping that it had before the kills.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -15,16 +16,16 @@ import time
 import bench
 import measurement
 
+from fixtures import paths
 from fixtures.controller import Controller
 from fixtures.lab import CHAIN, edge_chain
 from fixtures.network import Namespace, Veth
 from fixtures.node import Node, configuration
-from fixtures.process import Process
-from fixtures import paths
+from fixtures.process import Process, run
 from fixtures.storm import Checks
 from fixtures.waiting import wait_until
 
-_FILL_RATE, _RATE = "250kpps", "20kpps"
+_FILL_PPS, _RATE = 100_000, "20kpps"
 _SOURCE_PORTS = 10_000      # each to flows / 10,000 destination ports
 _GOAL = 1.5
 _FULL, _EMPTY = "full", "empty"
@@ -33,6 +34,10 @@ _FULL, _EMPTY = "full", "empty"
 def _options(parser):
     parser.add_argument("--flows", type=int, default=1_000_000)
     parser.add_argument("--repetitions", type=int, default=5)
+
+
+def _mac(shown):
+    return json.loads(shown.stdout)[0]["address"]
 
 
 class RestartSite:
@@ -46,7 +51,7 @@ class RestartSite:
         for device in ("eth0", "eth1"):
             self.host.run("ip", "address", "flush", "dev", device)     # the generator answers, not the kernel
         self.ctl = lab.add(Controller(lab.directory)).wait_until_ready().ctl
-        mac = self.host.run("cat", "/sys/class/net/eth1/address").stdout.strip()
+        mac = _mac(self.host.run("ip", "-j", "link", "show", "eth1"))
         pool_mb = 256 + flows // 1000 * 256 // 1000
         self._documents = {kind: configuration(
             lab.directory, "net_af_packet0,iface=fk-in", "net_af_packet1,iface=fk-out",
@@ -74,8 +79,7 @@ class RestartSite:
     def keep_empty_pool(self):
         shutil.copytree(self.lab.path(f"state-{_FULL}"), self.lab.path(f"state-{_EMPTY}"), dirs_exist_ok=True)
         self.start(_EMPTY)
-        self.node.wait_until_ready(self.ctl)
-        self.ctl.wait_for_chain(CHAIN)
+        self.wait_until_running()
         self.stop()
         # Written out: holes would have to be filled at the first touch, which a pool with flows is spared.
         self.lab.start(["cp", "--sparse=never", self.path(_EMPTY), "/dev/shm/kept.pool"], "cp").wait()
@@ -89,52 +93,53 @@ class RestartSite:
             paths.PKTGEN, "--tx", "net_af_packet0,iface=eth0", "--rx", "net_af_packet1,iface=eth1", "--flows",
             self.flow_count, "--source", "10.0.0.100", "--source-ports", f"1024-{1023 + _SOURCE_PORTS}",
             "--destination", "203.0.113.100", "--destination-ports", f"1000-{999 + destinations}", "--gateway-mac",
-            self._gateway_mac(), "--rate", rate, "--duration", duration_s, "--no-warmup", "--json",
+            _mac(run("ip", "-j", "link", "show", "fk-in")), "--rate", rate, "--duration", duration_s, "--no-warmup", "--json",
             self.lab.path(f"{name}.json")), self.lab.path(f"{name}.log"), name="flowkeep-pktgen"))
 
-    def _gateway_mac(self):
-        with open("/sys/class/net/fk-in/address") as file:
-            return file.read().strip()
+    def status(self):
+        """Of this start of the node; None until it answers."""
+        status = next(iter(self.ctl.json("stats").get("nodes", [])), {})
+        return status if status.get("supervisor_pid") == self.node.pid else None
 
-    def first_forwarded_s(self, started_s):
+    def wait_until_running(self):
+        """Asked of the node: the controller may still believe in the one before it."""
+        def runs():
+            assert self.node.running(), self.node.tail()
+            chains = (self.status() or {}).get("chains", [])
+            return [chain for chain in chains if chain["chain"] == CHAIN and chain["state"] == "running"]
+        wait_until(runs, "the chain to run", 60, interval_s=0.05)
+
+    def first_forwarded_s(self):
         """Unix time of the first packet that this start of the node forwarded."""
-        def forwarded():
-            try:
-                status = self.ctl.node()
-            except AssertionError:
-                return None
-            fresh = status.get("started_at_s", 0) > started_s - 1 and status.get("supervisor_pid") == self.node.pid
-            return fresh and status.get("first_forwarded_at_s")
-        return wait_until(forwarded, "the first packet forwarded", 60, interval_s=0.05)
+        return wait_until(lambda: (self.status() or {}).get("first_forwarded_at_s"), "the first packet forwarded", 60,
+                          interval_s=0.05)
 
     def mappings(self):
         answer = self.ctl.json("flows", CHAIN, "--limit", str(self.flow_count + 1), "--timeout", "100", timeout_s=120)
         return {(flow["inside_source"], flow["destination"]): flow["external"] for flow in answer.get("flows", [])}
 
     def flows_open(self):
-        status = self.ctl.chain_on_node(CHAIN)
-        return status.get("flows", 0) if status else 0
+        return sum(chain.get("flows", 0) for chain in (self.status() or {}).get("chains", []))
 
     def fill(self):
-        for attempt in range(10):      # what a port drops comes again
-            self.generate(f"fill-{attempt}", _FILL_RATE, 1.2 * self.flow_count / 250_000).wait(120)
+        for attempt in range(20):      # what a port drops comes again
+            self.generate(f"fill-{attempt}", f"{_FILL_PPS}pps", 1.1 * self.flow_count / _FILL_PPS).wait(120)
             if self.flows_open() == self.flow_count:
                 return
-        raise AssertionError(f"only {self.flows_open()} of {self.flow_count} flows were opened")
+        raise AssertionError(f"only {self.flows_open()} of {self.flow_count} flows were opened: {self.ctl.json('stats')}")
 
 
 def _measured_start(site, kind):
     """Milliseconds from exec to the first packet of a node that follows a killed one on the same pool."""
     if kind == _EMPTY:
         site.restore_empty_pool()
-    before_s = site.start(kind)
-    site.first_forwarded_s(before_s)
+    site.start(kind)
+    site.first_forwarded_s()
     site.kill()
     if kind == _EMPTY:
         site.restore_empty_pool()
     started_s = site.start(kind)
-    first_s = site.first_forwarded_s(started_s)
-    return 1000 * (first_s - started_s)
+    return 1000 * (site.first_forwarded_s() - started_s)
 
 
 def measure(lab, options):
@@ -146,12 +151,11 @@ def measure(lab, options):
     site.stop()
     site.keep_empty_pool()
     site.start(_FULL)
-    site.node.wait_until_ready(site.ctl)
-    site.ctl.wait_for_chain(CHAIN)
+    site.wait_until_running()
     site.fill()
     before = site.mappings()
     generator = site.generate("traffic", _RATE, 3600)
-    site.first_forwarded_s(0)
+    site.first_forwarded_s()
     site.stop()
     times_ms = {_FULL: [], _EMPTY: []}
     for repetition in range(options.repetitions):
@@ -160,8 +164,7 @@ def measure(lab, options):
             print(f"{kind}: {times_ms[kind][-1]:.0f} ms", file=sys.stderr)
             site.stop()
     site.start(_FULL)
-    site.node.wait_until_ready(site.ctl)
-    site.ctl.wait_for_chain(CHAIN)
+    site.wait_until_running()
     generator.stop()
     after = site.mappings()
     return _results(times_ms, options, before, after)
