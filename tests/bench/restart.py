@@ -115,7 +115,7 @@ class RestartSite:
                           interval_s=0.05)
 
     def mappings(self):
-        answer = self.ctl.json("flows", CHAIN, "--limit", str(self.flow_count + 1), "--timeout", "100", timeout_s=120)
+        answer = self.ctl.json("flows", CHAIN, "--limit", str(self.flow_count), "--timeout", "100", timeout_s=120)
         return {(flow["inside_source"], flow["destination"]): flow["external"] for flow in answer.get("flows", [])}
 
     def flows_open(self):
