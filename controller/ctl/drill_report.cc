@@ -10,7 +10,7 @@ namespace flowkeep {
 namespace {
 
 constexpr int kInjectionsShown = 10;
-constexpr size_t kPlotLines = 5;
+constexpr size_t kPlotLines = 4;
 constexpr size_t kLabelWidth = 11;
 
 void print_fact(std::ostream& out, const std::string& name, const std::string& value) {
@@ -113,35 +113,42 @@ double greatest(const std::vector<double>& values) {
   return values.empty() ? 0 : *std::max_element(values.begin(), values.end());
 }
 
+template <typename Repeated>
+std::vector<double> values_of(const Repeated& repeated) {
+  return {repeated.begin(), repeated.end()};
+}
+
+void print_around_faults(std::ostream& out, const v1::DrillTimeline& timeline,
+                         Characters characters) {
+  const std::vector<double> mean = values_of(timeline.mean_pps());
+  const std::vector<double> median = values_of(timeline.median_pps());
+  const std::vector<double> worst = values_of(timeline.worst_pps());
+  const double top = std::max(greatest(mean), greatest(median));
+  if (top <= 0) return;
+  const auto zero = static_cast<size_t>(-timeline.first_ms() / timeline.bin_ms());
+  const double end_ms =
+      timeline.first_ms() + timeline.bin_ms() * static_cast<double>(median.size());
+  const std::vector<std::pair<size_t, std::string>> marks = {
+      {0, number_text(timeline.first_ms(), 0) + " ms"},
+      {zero, "^ fault"},
+      {median.size() - 6, "+" + number_text(end_ms, 0) + " ms"}};
+  out << "\nPackets forwarded each second, in bins of " << number_text(timeline.bin_ms(), 0)
+      << " ms\n";
+  print_plot(out, "around a fault, mean", mean, top, characters);
+  print_plot(out, "around a fault, median", median, top, characters);
+  print_plot(out, "around a fault, the worst of all in each bin", worst, top, characters);
+  print_marks(out, marks);
+}
+
 void print_timeline(std::ostream& out, const v1::DrillReport& report, Characters characters) {
   const v1::DrillTimeline& timeline = report.timeline();
-  const std::vector<double> median(timeline.median_pps().begin(), timeline.median_pps().end());
-  const std::vector<double> worst(timeline.worst_pps().begin(), timeline.worst_pps().end());
-  const std::vector<double> run(timeline.run_pps().begin(), timeline.run_pps().end());
-  const std::vector<double> dips(timeline.run_worst_pps().begin(), timeline.run_worst_pps().end());
-  const double top = greatest(median);
-  if (top > 0) {
-    const auto zero = static_cast<size_t>(-timeline.first_ms() / timeline.bin_ms());
-    const std::vector<std::pair<size_t, std::string>> marks = {
-        {0, number_text(timeline.first_ms(), 0) + " ms"},
-        {zero, "^ fault"},
-        {median.size() - 6,
-         "+" +
-             number_text(
-                 timeline.first_ms() + timeline.bin_ms() * static_cast<double>(median.size()), 0) +
-             " ms"}};
-    out << "\nPackets forwarded each second, in bins of " << number_text(timeline.bin_ms(), 0)
-        << " ms\n";
-    print_plot(out, "around a fault, median", median, top, characters);
-    print_marks(out, marks);
-    print_plot(out, "around a fault, the worst of all in each bin", worst, top, characters);
-    print_marks(out, marks);
-  }
+  print_around_faults(out, timeline, characters);
+  const std::vector<double> run = values_of(timeline.run_pps());
   if (greatest(run) <= 0) return;
   print_plot(out, "over the drill, each column " + number_text(timeline.run_bin_ms(), 0) + " ms",
              run, greatest(run), characters);
-  print_plot(out, "over the drill, the worst millisecond of each column", dips, greatest(run),
-             characters);
+  print_plot(out, "over the drill, the worst millisecond of each column",
+             values_of(timeline.run_worst_pps()), greatest(run), characters);
 }
 
 void print_injections(std::ostream& out, const v1::DrillReport& report) {

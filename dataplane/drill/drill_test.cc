@@ -112,6 +112,7 @@ TEST(ForwardedSamples, AFailureIsNotBlamedForAnother) {
   EXPECT_EQ(timeline.failures(20 + 16), 1u);  // of the second only: it is in the first one's way
   EXPECT_DOUBLE_EQ(timeline.worst_pps(20 + 16), 1e6);
   EXPECT_DOUBLE_EQ(timeline.worst_pps(20), 0);
+  EXPECT_DOUBLE_EQ(timeline.mean_pps(20), 0.5e6);
   EXPECT_DOUBLE_EQ(timeline.worst_pps(20 + 12), 1e6);
 }
 

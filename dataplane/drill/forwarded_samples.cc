@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 namespace flowkeep {
 namespace {
@@ -10,6 +11,10 @@ constexpr int kFirstBin = -20;  // milliseconds from the failure
 constexpr int kEndBin = 40;
 constexpr double kShadowMs = 10;  // so long after another failure a bin shows that one
 constexpr size_t kRunBins = 60;
+
+double mean(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
 
 double median(std::vector<double>& values) {
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
@@ -68,6 +73,7 @@ node::v1::DrillTimeline ForwardedSamples::timeline(const std::vector<uint64_t>& 
       const double pps = rate(from, from + ms);
       if (pps >= 0) rates.push_back(pps);
     }
+    timeline.add_mean_pps(rates.empty() ? -1 : mean(rates));
     timeline.add_failures(static_cast<uint32_t>(rates.size()));
     timeline.add_worst_pps(rates.empty() ? -1 : *std::min_element(rates.begin(), rates.end()));
     timeline.add_median_pps(rates.empty() ? -1 : median(rates));

@@ -115,8 +115,9 @@ class RestartSite:
                           interval_s=0.05)
 
     def mappings(self):
-        answer = self.ctl.json("flows", CHAIN, "--limit", str(self.flow_count), "--timeout", "100", timeout_s=120)
-        return {(flow["inside_source"], flow["destination"]): flow["external"] for flow in answer.get("flows", [])}
+        answer = self.ctl("flows", CHAIN, "--limit", str(self.flow_count), "--timeout", "100", "-o", "json", timeout_s=120)
+        return {(flow["inside_source"], flow["destination"]): flow["external"]
+                for flow in json.loads(answer.stdout)["flows"]}
 
     def flows_open(self):
         return sum(chain.get("flows", 0) for chain in (self.status() or {}).get("chains", []))
