@@ -38,7 +38,8 @@ Worker::Worker(const Arena& arena, Pool& pool, const Chain& chain, size_t proces
       process_(arena.header().processes[process]),
       chain_(arena.header().chains[chain_index]),
       table_(pool, chain_.pool_index, 0),
-      runtime_(chain, table_, process_.revision.load()) {}
+      runtime_(chain, table_, process_.revision.load(),
+               static_cast<uint32_t>(arena.header().started_at_s)) {}
 
 bool Worker::leave_asked() const {
   return process_.leave.load(std::memory_order_relaxed) != 0;
