@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "nfs/burst_end.h"
+
 namespace flowkeep {
 namespace {
 
@@ -102,8 +104,8 @@ size_t Worker::burst() {
 
   const auto processed = static_cast<uint32_t>(done);
   const BurstPositions after{inbox_->cons.tail + processed, outbox_->prod.tail + processed};
-  commit(after);
-  publish_and_release(processed);
+  end_burst([&] { commit(after); }, [&] { rte_ring_enqueue_zc_finish(outbox_, processed); },
+            [&] { apply_and_release(processed); });
   if (slot_->first_burst_tsc.load(std::memory_order_relaxed) == 0)
     slot_->first_burst_tsc.store(rte_rdtsc());
 
@@ -122,8 +124,7 @@ void Worker::commit(BurstPositions after) {
   slot_->committed.store(pack(after), std::memory_order_release);
 }
 
-void Worker::publish_and_release(uint32_t packets) {
-  rte_ring_enqueue_zc_finish(outbox_, packets);
+void Worker::apply_and_release(uint32_t packets) {
   if (table_.dirty()) {
     table_.apply();
     slot_->done_sequence.store(last_sequence_, std::memory_order_release);

@@ -38,7 +38,7 @@ class Worker {
   void adopt(size_t slot);
   size_t burst();
   void commit(BurstPositions after);
-  void publish_and_release(uint32_t packets);
+  void apply_and_release(uint32_t packets);
   void sweep(uint32_t buckets);
   void idle();
   bool leave_asked() const;

@@ -111,6 +111,8 @@ void FlowTable::sweep(uint32_t bucket, uint32_t records, Visit&& visit) {
 
 // ---- Recovery of one log, by the supervisor, for a worker that is dead (it runs no more user
 // code).
+struct LogContents;  // state/redo_record.h
+
 class RedoLog {
  public:
   RedoLog(Pool& pool, uint32_t log);
@@ -134,6 +136,8 @@ class RedoLog {
   void retire(uint64_t sequence);
 
  private:
+  void make_durable(const LogContents& contents) const;
+
   Pool& pool_;
   uint32_t log_;
 };
