@@ -86,6 +86,11 @@ FlowTable::FlowTable(Pool& pool, uint32_t chain_index, uint32_t log)
   impl_->use_log(log);
 }
 
+FlowTable::FlowTable(Pool& pool, uint32_t chain_index)
+    : impl_(std::make_unique<Impl>(*pool.impl_, chain_index)) {
+  assert(chain_index < kMaxChains);
+}
+
 FlowTable::~FlowTable() = default;
 
 void FlowTable::adopt_log(uint32_t log) {
@@ -120,6 +125,7 @@ bool FlowTable::has_room(uint32_t n) const {
 
 FlowTable::Opened FlowTable::open(uint32_t bucket, const FlowKey& inside, const FlowKey& outside) {
   assert(inside.side == Side::kInside && outside.side == Side::kOutside);
+  assert(impl_->sequence != 0);  // it has a log
   assert(!impl_->committed);
   if (!has_room(1)) return {OpenStatus::kWriteSetFull, 0};
   const uint64_t inside_hash = hash_key(inside, impl_->secret);
