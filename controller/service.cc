@@ -465,19 +465,20 @@ class DrillsService final : public v1::Drills::Service {
   // Sets `on` to the node that it ran on.
   Result<v1::DrillReport> run(const v1::RunDrillRequest& request, const OnProgress& on_progress,
                               std::string& on) {
-    if (request.kind() == "kill-node") {
+    if (request.kind() == "kill-node" || request.kind() == "power-cut") {
       const auto node = node_or_only(parts_.fleet, request.node());
       if (!node) return node.error();
       on = node->name();
       return KillNodeDrill(parts_.fleet, parts_.changed, parts_.clock, parts_.kill_node_limits)
-          .run(node->name());
+          .run(node->name(), request);
     }
     if (request.kind() == "kill-worker" || request.kind() == "hang-worker" ||
         request.kind() == "storm")
       return run_on_node(request, on_progress, on);
-    return invalid("kind",
-                   "\"" + request.kind() +
-                       "\" is no drill; accepted: kill-worker, hang-worker, storm, kill-node");
+    return invalid(
+        "kind",
+        "\"" + request.kind() +
+            "\" is no drill; accepted: kill-worker, hang-worker, storm, kill-node, power-cut");
   }
 
   Result<NodeView> node_of(v1::RunDrillRequest& request) {

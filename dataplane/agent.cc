@@ -22,6 +22,7 @@
 #include "dataplane/drill/drills.h"
 #include "dataplane/supervisor.pb.h"
 #include "flowkeep/v1/flowkeep.grpc.pb.h"
+#include "state/emulated_medium.h"
 
 namespace flowkeep {
 namespace {
@@ -159,6 +160,10 @@ class NodeAgentService final : public node::v1::NodeAgent::Service {
   grpc::Status RunDrill(grpc::ServerContext* context, const node::v1::RunDrillRequest* request,
                         grpc::ServerWriter<node::v1::DrillProgress>* writer) override {
     if (request->kind() == "kill-node") return kill_node(*writer);
+    if (request->kind() == "power-cut") {
+      const Result<void> ordered = order_power_cut(request->seed());
+      return ordered ? kill_node(*writer) : to_status(ordered);
+    }
     return to_status(drills_.run(*request, [&](const node::v1::DrillProgress& progress) {
       return !context->IsCancelled() && writer->Write(progress);
     }));
@@ -175,6 +180,17 @@ class NodeAgentService final : public node::v1::NodeAgent::Service {
     ask.mutable_hang()->set_process(process);
     ask.mutable_hang()->set_pid(static_cast<uint64_t>(pid));
     return supervisor_.ask(std::move(ask)).ok();
+  }
+
+  // Carried out by the node's next start.
+  Result<void> order_power_cut(uint64_t seed) {
+    if (!config_.power_cut_drills) {
+      return invalid("pool.power_cut_drills",
+                     "is off on node \"" + config_.name +
+                         "\"; accepted: a node whose configuration says pool: {emulate_pmem: true, "
+                         "power_cut_drills: true}");
+    }
+    return EmulatedMedium::order_cut(config_.pool_path, seed);
   }
 
   grpc::Status kill_node(grpc::ServerWriter<node::v1::DrillProgress>& writer) {

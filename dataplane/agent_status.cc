@@ -184,6 +184,9 @@ node::v1::NodeStatus node_status(const NodeConfig& config, const Arena& arena, c
   status.set_packets_total(config.packet_count);
   status.set_packets_free(header.switch_block.packets_free.load());
   status.set_started_at_s(header.started_at_s);
+  status.set_power_cut_seed(header.power_cut_seed);
+  status.set_power_cut_words_at_risk(header.power_cut_words_at_risk);
+  status.set_power_cut_words_lost(header.power_cut_words_lost);
   status.set_switch_pid(header.switch_pid.load());
   status.set_supervisor_pid(header.supervisor_pid.load());
   status.set_switch_restarts(header.switch_restarts.load());

@@ -29,6 +29,9 @@ namespace flowkeep {
 inline constexpr size_t kMaxPorts = 8;
 inline constexpr size_t kMaxProcesses =
     48;  // worker processes, standbys and those being replaced included
+// Numbers, beyond the workers', of the other processes that write to the state pool.
+inline constexpr uint32_t kSupervisorProcess = kMaxProcesses;
+inline constexpr uint32_t kSwitchProcess = kMaxProcesses + 1;
 inline constexpr uint32_t kRingPackets =
     32768;  // inbox and outbox of a slot; holds what arrives during a failover
 inline constexpr size_t kBurst = 64;
@@ -161,6 +164,9 @@ struct ArenaHeader {
   uint64_t tsc_base = 0;  // at unix_base_ns
   uint64_t unix_base_ns = 0;
   double started_at_s = 0;
+  uint64_t power_cut_seed = 0;  // of the drill that this start carried out; 0: none
+  uint64_t power_cut_words_at_risk = 0;
+  uint64_t power_cut_words_lost = 0;
   std::atomic<uint32_t> supervisor_pid{0}, switch_pid{0}, agent_pid{0}, zygote_root_pid{0};
   std::atomic<uint32_t> switch_restarts{0};
   std::atomic<uint64_t> last_event{0};

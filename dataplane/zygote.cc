@@ -23,6 +23,7 @@
 #include "dataplane/sandbox.h"
 #include "dataplane/worker.h"
 #include "nfs/chain.h"
+#include "state/persistence.h"
 
 namespace flowkeep {
 namespace {
@@ -55,6 +56,7 @@ std::string read_all(int fd) {
                               const WorkerSandbox& sandbox) {
   become("flowkeep-worker", static_cast<pid_t>(arena.header().supervisor_pid.load()));
   syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0);
+  pool.persistence().used_by(process);
   Worker worker(arena, pool, chain, process, chain_index);
   sandbox.enter();
   worker.run();

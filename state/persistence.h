@@ -29,6 +29,10 @@ class PersistenceObserver {
   virtual void storing_last(void* to, const void* from, size_t bytes) { storing(to, from, bytes); }
   virtual void flushing(const void* address, size_t bytes) = 0;
   virtual void fencing() = 0;
+  // The process that calls is this one, from now on; a process runs no more. For observers that are
+  // shared by forked processes, which have numbers of their own.
+  virtual void used_by(uint32_t) {}
+  virtual void process_ended(uint32_t) {}
 };
 
 class Persistence {
@@ -41,6 +45,13 @@ class Persistence {
   bool flushes() const { return flushes_; }
   // Null: none. Not on the packet path of a running node.
   void observe(PersistenceObserver* observer) { observer_ = observer; }
+  PersistenceObserver* observer() const { return observer_; }
+  void used_by(uint32_t process) {
+    if (observer_ != nullptr) observer_->used_by(process);
+  }
+  void process_ended(uint32_t process) {
+    if (observer_ != nullptr) observer_->process_ended(process);
+  }
 
   // Words are stored in ascending order, each whole.
   void store(void* to, const void* from, size_t bytes) {

@@ -54,7 +54,7 @@ const std::array<Command, 11>& commands() {
        1,
        {"--chain", "--node", "--count", "--interval-ms", "--json", "--kills", "--seed", "--rate",
         "--victims"},
-       "drill kill-worker|hang-worker|storm|kill-node [options]"},
+       "drill kill-worker|hang-worker|storm|kill-node|power-cut [options]"},
       {"events", 0, 0, {"--watch", "--limit", "--chain"}, "events [--watch] [--limit N]"},
       {"version", 0, 0, {}, "version"},
       {"help", 0, 1, {}, "help"},
@@ -209,6 +209,9 @@ Commands
                                    --chain over all chains; Ctrl-C ends it
   drill kill-node [--node N]       inject a fault and report what it did; --json FILE also
                                    writes the report as JSON
+  drill power-cut [--node N] [--seed S]
+                                   as kill-node, and the node's next start finds its state
+                                   pool as a power cut could have left it
   events [--watch] [--limit N]     what happened; --watch goes on
   version                          print the version
   help                             print this

@@ -54,7 +54,8 @@ v1::RunDrillRequest request_of(const CommandLine& line) {
   if (line.has("--rate")) request.set_interval_us(1'000'000 / line.number("--rate", 1));
   std::istringstream victims(line.value("--victims"));
   for (std::string victim; std::getline(victims, victim, ',');) request.add_victims(victim);
-  if (line.word(0) == "storm") request.set_seed(line.number("--seed", std::random_device()() | 1U));
+  if (line.word(0) == "storm" || line.word(0) == "power-cut")
+    request.set_seed(line.number("--seed", std::random_device()() | 1U));
   return request;
 }
 

@@ -29,6 +29,10 @@ std::string medium_text(const v1::DrillReport& report) {
          (report.emulated() ? "; flushes are emulated" : "");
 }
 
+bool fails_node(const v1::DrillReport& report) {
+  return report.kind() == "kill-node" || report.kind() == "power-cut";
+}
+
 void print_faults(std::ostream& out, const v1::DrillReport& report) {
   std::string faults = std::to_string(report.kills());
   if (report.standby_kills() > 0) faults += ", " + count_text(report.standby_kills(), "standbys");
@@ -45,13 +49,19 @@ void print_faults(std::ostream& out, const v1::DrillReport& report) {
 }
 
 void print_facts(std::ostream& out, const v1::DrillReport& report) {
-  const bool is_node = report.kind() == "kill-node";
+  const bool is_node = fails_node(report);
   print_fact(out, "what failed", report.what_failed());
   if (!is_node) print_faults(out, report);
   if (!is_node) print_fact(out, "packets lost", std::to_string(report.packets_lost()));
   print_fact(out, "flows",
              std::to_string(report.flows_resumed()) + " of " +
                  std::to_string(report.flows_before()) + " with the same mapping");
+  if (report.kind() == "power-cut") {
+    print_fact(out, "seed", std::to_string(report.seed()));
+    print_fact(out, "words lost",
+               std::to_string(report.words_lost()) + " of " +
+                   std::to_string(report.words_at_risk()) + " that no fence covered");
+  }
   print_fact(out, "state", report.state_verified() ? "verified" : "NOT VERIFIED");
   if (report.buffers_total() > 0)
     print_fact(out, "packet buffers",
@@ -68,7 +78,7 @@ void print_percentiles(std::ostream& out, const v1::DrillReport& report) {
                microseconds_text(figures.p999()), microseconds_text(figures.max())});
   };
   add("detected", report.detect_us());
-  add(report.kind() == "kill-node" ? "node back" : "taken over", report.takeover_us());
+  add(fails_node(report) ? "node back" : "taken over", report.takeover_us());
   add("first packet", report.first_packet_us());
   out << '\n';
   table.print(out);
@@ -194,7 +204,7 @@ void print_drill_report(std::ostream& out, const v1::DrillReport& report, Charac
   print_percentiles(out, report);
   print_chains(out, report);
   print_timeline(out, report, characters);
-  if (report.kind() != "kill-node") print_injections(out, report);
+  if (!fails_node(report)) print_injections(out, report);
   print_checks(out, report);
 }
 

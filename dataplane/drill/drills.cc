@@ -47,9 +47,10 @@ Result<void> Drills::run(const node::v1::RunDrillRequest& asked, const OnProgres
   const bool storm = request.kind() == "storm";
   const bool hang = request.kind() == "hang-worker";
   if (!storm && !hang && request.kind() != "kill-worker") {
-    return invalid("kind",
-                   "\"" + request.kind() +
-                       "\" is no drill; accepted: kill-worker, hang-worker, storm, kill-node");
+    return invalid(
+        "kind",
+        "\"" + request.kind() +
+            "\" is no drill; accepted: kill-worker, hang-worker, storm, kill-node, power-cut");
   }
   const Result<std::vector<uint32_t>> chains = chains_of(request);
   if (!chains) return chains.error();

@@ -24,6 +24,7 @@
 #include "dataplane/node_config.h"
 #include "dataplane/supervisor.pb.h"
 #include "dataplane/zygote.h"
+#include "state/emulated_medium.h"
 #include "state/pool.h"
 
 namespace flowkeep {
@@ -151,12 +152,14 @@ class Supervisor {
 
   void reply(const node::internal::Reply& reply);
   void reply_error(uint64_t request, const Error& error);
+  void tell_power_cut();
   void event(const char* kind, const std::string& chain, const std::string& message);
 
   const NodeConfig& config_;
   Arena arena_;
   ArenaHeader& header_;
   std::unique_ptr<Pool> pool_;
+  std::unique_ptr<EmulatedMedium> medium_;  // null without power_cut_drills
   std::optional<ZygoteRoot> root_;
   int epoll_fd_ = -1;
   int signal_fd_ = -1;

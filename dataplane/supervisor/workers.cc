@@ -151,6 +151,7 @@ void Supervisor::on_worker_death(const Child& child, const std::string& how) {
   const bool owns =
       slot >= 0 && header_.slots[slot].process.load() == static_cast<int32_t>(child.process);
   SlotRecovery recovery;
+  pool_->persistence().process_ended(child.process);
   if (owns) {
     recovery = recover_slot(arena_, *pool_, static_cast<size_t>(slot));
     header_.slots[slot].process.store(-1);
@@ -300,6 +301,7 @@ void Supervisor::end_worker(uint32_t index) {
   const pid_t pid = process.pid.load();
   if (pid > 0) kill(pid, SIGKILL);
   syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0);
+  pool_->persistence().process_ended(index);
   const int slot = process.slot.load();
   if (slot >= 0 && header_.slots[slot].process.load() == static_cast<int32_t>(index))
     header_.slots[slot].process.store(-1);
