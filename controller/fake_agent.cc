@@ -40,6 +40,8 @@ class FakeAgent::Service final : public api::NodeAgent::Service {
   Status GetStatus(ServerContext*, const api::GetStatusRequest*, api::NodeStatus* status) override {
     const std::scoped_lock lock(agent_.mutex_);
     status->set_started_at_s(agent_.started_at_s_);
+    status->set_medium("tmpfs");
+    status->set_emulated(true);
     status->set_supervisor_pid(static_cast<uint64_t>(agent_.started_at_s_));
     if (agent_.forwarded_) status->set_first_forwarded_at_s(Clock().unix_s());
     for (const auto& [name, revision] : agent_.chains_) {
@@ -72,13 +74,30 @@ class FakeAgent::Service final : public api::NodeAgent::Service {
     }
     return Status::OK;
   }
-  Status RunDrill(ServerContext*, const api::RunDrillRequest* request,
-                  api::DrillReport* report) override {
-    const std::scoped_lock lock(agent_.mutex_);
+  Status RunDrill(ServerContext* context, const api::RunDrillRequest* request,
+                  grpc::ServerWriter<api::DrillProgress>* writer) override {
+    std::unique_lock lock(agent_.mutex_);
     agent_.last_drill_ = *request;
-    *report = agent_.drill_report_;
+    api::DrillProgress progress;
+    progress.set_wanted(request->count());
+    writer->Write(progress);
+    agent_.drill_runs_ = true;
+    agent_.drill_ends_.wait(lock, [&] {
+      return !agent_.drill_waits_ || !agent_.drill_runs_ || context->IsCancelled();
+    });
+    *progress.mutable_report() = agent_.drill_report_;
+    progress.mutable_report()->set_stopped(!agent_.drill_runs_);
+    agent_.drill_runs_ = false;
+    writer->Write(progress);
     if (request->kind() == "kill-node" && agent_.killed_)
       agent_.killer_ = std::thread(agent_.killed_);
+    return Status::OK;
+  }
+  Status StopDrill(ServerContext*, const api::StopDrillRequest*, api::StopDrillResponse*) override {
+    const std::scoped_lock lock(agent_.mutex_);
+    if (!agent_.drill_runs_) return {grpc::NOT_FOUND, "no drill is running"};
+    agent_.drill_runs_ = false;
+    agent_.drill_ends_.notify_all();
     return Status::OK;
   }
 
@@ -170,6 +189,10 @@ void FakeAgent::on_kill(std::function<void()> killed) {
 void FakeAgent::set_drill_report(const api::DrillReport& report) {
   const std::scoped_lock lock(mutex_);
   drill_report_ = report;
+}
+void FakeAgent::let_drills_wait() {
+  const std::scoped_lock lock(mutex_);
+  drill_waits_ = true;
 }
 api::RunDrillRequest FakeAgent::last_drill() {
   const std::scoped_lock lock(mutex_);

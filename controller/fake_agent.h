@@ -2,6 +2,7 @@
 // of its own.
 #pragma once
 
+#include <condition_variable>
 #include <functional>
 #include <map>
 #include <memory>
@@ -45,6 +46,8 @@ class FakeAgent {
   // What RunDrill answers for workers.
   void set_drill_report(const node::v1::DrillReport& report);
   node::v1::RunDrillRequest last_drill();
+  // From now on drills run until they are stopped.
+  void let_drills_wait();
 
  private:
   class Service;
@@ -56,6 +59,9 @@ class FakeAgent {
   std::vector<node::v1::Event> events_;
   node::v1::DrillReport drill_report_;
   node::v1::RunDrillRequest last_drill_;
+  std::condition_variable drill_ends_;
+  bool drill_waits_ = false;
+  bool drill_runs_ = false;
   std::function<void()> killed_;
   std::thread killer_;
   int apply_calls_ = 0;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <random>
 #include <tuple>
 
 #include "nfs/flow_phase.h"
@@ -43,6 +44,15 @@ void add_check(v1::DrillReport& report, const std::string& name, bool ok, double
   check.set_measured(measured);
   check.set_required(required);
   check.set_unit(unit);
+}
+
+void set_only(v1::DrillPercentiles& figures, double value_us) {
+  figures.set_count(value_us < 0 ? 0 : 1);
+  figures.set_p50(value_us);
+  figures.set_p90(value_us);
+  figures.set_p99(value_us);
+  figures.set_p999(value_us);
+  figures.set_max(value_us);
 }
 
 void add_time_check(v1::DrillReport& report, const std::string& name, double measured_s,
@@ -107,7 +117,16 @@ v1::NodeStatus KillNodeDrill::wait_working(NodeLink& link, const v1::NodeStatus&
   }
 }
 
-Result<v1::DrillReport> KillNodeDrill::run(const std::string& name) {
+void KillNodeDrill::report_power_cut(const v1::NodeStatus& after, uint64_t seed,
+                                     v1::DrillReport& report) {
+  report.set_seed(seed);
+  report.set_words_at_risk(after.power_cut_words_at_risk());
+  report.set_words_lost(after.power_cut_words_lost());
+  add_check(report, "pool put back as the cut left it", after.power_cut_seed() == seed,
+            after.power_cut_seed() == seed ? 1 : 0, 1, "pools");
+}
+
+Result<v1::DrillReport> KillNodeDrill::run(const std::string& name, v1::RunDrillRequest order) {
   const auto node = fleet_.node(name);
   if (!node || !node->alive) return unavailable("node", "node \"" + name + "\" is away");
   const auto before = node->link->status(kStatusDeadline);
@@ -118,8 +137,8 @@ Result<v1::DrillReport> KillNodeDrill::run(const std::string& name) {
   const bool has_traffic =
       moments_later && forwarded_packets(*moments_later) > forwarded_packets(*before);
 
-  v1::RunDrillRequest order;
-  order.set_kind("kill-node");
+  const bool power_cut = order.kind() == "power-cut";
+  while (power_cut && order.seed() == 0) order.set_seed(std::random_device()());
   const double killed_steady_s = clock_.steady_s();
   const double killed_at_s = clock_.unix_s();
   const auto ordered = node->link->run_drill(order, limits_.detection);
@@ -155,8 +174,9 @@ Result<v1::DrillReport> KillNodeDrill::run(const std::string& name) {
   }
 
   v1::DrillReport report;
-  report.set_kind("kill-node");
-  report.set_what_failed("node " + name + ": its whole process tree, by SIGKILL");
+  report.set_kind(order.kind());
+  report.set_what_failed("node " + name + ": its whole process tree, by SIGKILL" +
+                         (power_cut ? "; and what no fence covered in its pool" : ""));
   const auto microseconds = [](double s) { return s < 0 ? -1 : s * 1e6; };
   v1::DrillInjection& injection = *report.add_injections();
   injection.set_victim_pid(before->supervisor_pid());
@@ -168,6 +188,14 @@ Result<v1::DrillReport> KillNodeDrill::run(const std::string& name) {
   report.set_detect_us_p99(injection.detect_us());
   report.set_first_packet_us_p50(injection.first_packet_us());
   report.set_first_packet_us_p99(injection.first_packet_us());
+  report.set_kills(1);
+  set_only(*report.mutable_detect_us(), injection.detect_us());
+  set_only(*report.mutable_takeover_us(), injection.takeover_us());
+  set_only(*report.mutable_first_packet_us(), injection.first_packet_us());
+  // Afterwards it is the same pool, if the node is back at all.
+  report.set_medium(before->medium());
+  report.set_medium_survives(before->medium_survives());
+  report.set_emulated(before->emulated());
   report.set_flows_before(flows_before->size());
   report.set_flows_resumed(resumed);
   report.set_state_verified(times.running >= 0 && resumed == flows_before->size());
@@ -178,6 +206,7 @@ Result<v1::DrillReport> KillNodeDrill::run(const std::string& name) {
     add_time_check(report, "first packet forwarded", times.first_packet, limits_.first_packet);
   add_check(report, "flows resumed", report.state_verified(), static_cast<double>(resumed),
             static_cast<double>(flows_before->size()), "flows");
+  if (power_cut) report_power_cut(after, order.seed(), report);
   return report;
 }
 

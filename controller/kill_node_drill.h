@@ -27,7 +27,9 @@ class KillNodeDrill {
 
   // An error: the drill could not begin. A node that does not return is a report with failed
   // checks.
-  Result<v1::DrillReport> run(const std::string& node);
+  // `order`: kill-node, or power-cut with a seed: the same, and the node's next start finds its
+  // pool as a power cut could have left it.
+  Result<v1::DrillReport> run(const std::string& node, v1::RunDrillRequest order);
 
  private:
   struct ChainFlow {
@@ -41,6 +43,7 @@ class KillNodeDrill {
     double first_packet = -1;
   };
 
+  static void report_power_cut(const v1::NodeStatus& after, uint64_t seed, v1::DrillReport& report);
   Result<std::vector<ChainFlow>> flows(NodeLink& link, const v1::NodeStatus& status);
   std::optional<NodeView> wait_back(const std::string& node, double old_start_s);
   // Until the chains run again and a packet was forwarded, or the limits.

@@ -3,6 +3,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include <cassert>
+#include <optional>
 
 #include "dataplane/agent.grpc.pb.h"
 
@@ -10,6 +11,8 @@ namespace flowkeep {
 namespace {
 
 namespace node_api = flowkeep::node::v1;
+
+constexpr NodeLink::Milliseconds kStopDeadline{5'000};
 
 // Between messages of the two APIs that have the same fields (node_link_test.cc holds them to it):
 // by way of their bytes.
@@ -147,15 +150,41 @@ Result<v1::ListFlowsResponse> NodeLink::flows(const v1::ListFlowsRequest& reques
 }
 
 Result<v1::DrillReport> NodeLink::run_drill(const v1::RunDrillRequest& request,
-                                            Milliseconds deadline) {
+                                            Milliseconds deadline,
+                                            const OnDrillProgress& on_progress) {
   node_api::RunDrillRequest asked;
   asked.set_kind(request.kind());
   asked.set_chain(request.chain());
   asked.set_count(request.count());
   asked.set_interval_ms(request.interval_ms());
-  const auto report = connection_->call(&node_api::NodeAgent::Stub::RunDrill, asked, deadline);
-  if (!report) return report.error();
-  return same_fields<v1::DrillReport>(*report);
+  asked.set_seed(request.seed());
+  asked.set_interval_us(request.interval_us());
+  *asked.mutable_victims() = request.victims();
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + deadline);
+  const auto reader = connection_->stub->RunDrill(&context, asked);
+  node_api::DrillProgress progress;
+  std::optional<v1::DrillReport> report;
+  bool wanted = true;
+  while (reader->Read(&progress)) {
+    if (progress.has_report()) {
+      report = same_fields<v1::DrillReport>(progress.report());
+    } else if (on_progress && wanted && !on_progress(same_fields<v1::DrillProgress>(progress))) {
+      wanted = false;
+      (void)stop_drill(kStopDeadline);  // refused: it has just ended
+    }
+  }
+  const grpc::Status status = reader->Finish();
+  if (!status.ok()) return connection_->error(status, deadline);
+  if (!report) return internal_error("", "the node's agent ended the drill without a report");
+  return std::move(*report);
+}
+
+Result<void> NodeLink::stop_drill(Milliseconds deadline) {
+  const auto stopped = connection_->call(&node_api::NodeAgent::Stub::StopDrill,
+                                         node_api::StopDrillRequest(), deadline);
+  if (!stopped) return stopped.error();
+  return {};
 }
 
 bool NodeLink::wait_disconnected(Milliseconds deadline) {

@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -31,7 +32,11 @@ class NodeLink {
   Result<v1::NodeStatus> status(Milliseconds deadline);
   Result<std::vector<NodeEvent>> events(uint64_t after, uint32_t limit, Milliseconds deadline);
   Result<v1::ListFlowsResponse> flows(const v1::ListFlowsRequest& request, Milliseconds deadline);
-  Result<v1::DrillReport> run_drill(const v1::RunDrillRequest& request, Milliseconds deadline);
+  // Told of the progress; false ends the drill, whose report is then about what was done.
+  using OnDrillProgress = std::function<bool(const v1::DrillProgress&)>;
+  Result<v1::DrillReport> run_drill(const v1::RunDrillRequest& request, Milliseconds deadline,
+                                    const OnDrillProgress& on_progress = nullptr);
+  Result<void> stop_drill(Milliseconds deadline);
 
   // Waits until an established connection breaks. False: it still stands at the deadline.
   bool wait_disconnected(Milliseconds deadline);

@@ -32,7 +32,7 @@ TEST(NodeLink, MessagesSharedWithTheNodeApiHaveItsFields) {
                      *node::v1::ListFlowsRequest::descriptor());
   expect_same_fields(*v1::ListFlowsResponse::descriptor(),
                      *node::v1::ListFlowsResponse::descriptor());
-  expect_same_fields(*v1::DrillReport::descriptor(), *node::v1::DrillReport::descriptor());
+  expect_same_fields(*v1::DrillProgress::descriptor(), *node::v1::DrillProgress::descriptor());
 }
 
 }  // namespace

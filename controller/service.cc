@@ -25,6 +25,7 @@ constexpr milliseconds kWatchPeriod{
 constexpr uint32_t kMaxFlowsListed = 1'000'000;
 constexpr uint32_t kMaxEventsListed = 10'000;
 constexpr uint32_t kMaxInjections = 10'000;
+constexpr uint32_t kMaxStormKills = 1'000'000;
 constexpr uint32_t kMaxIntervalMs = 60'000;
 
 grpc::StatusCode code_of(Error::Kind kind) {
@@ -409,65 +410,120 @@ class DrillsService final : public v1::Drills::Service {
  public:
   explicit DrillsService(const ApiParts& parts) : parts_(parts) {}
 
-  Status Run(ServerContext*, const v1::RunDrillRequest* request,
+  Status Run(ServerContext* context, const v1::RunDrillRequest* request,
              v1::DrillReport* response) override {
+    auto report =
+        run_alone(*request, [&](const v1::DrillProgress&) { return !context->IsCancelled(); });
+    if (!report) return status_of(report);
+    *response = std::move(*report);
+    return Status::OK;
+  }
+
+  Status RunWithProgress(ServerContext* context, const v1::RunDrillRequest* request,
+                         grpc::ServerWriter<v1::DrillProgress>* writer) override {
+    auto report = run_alone(*request, [&](const v1::DrillProgress& progress) {
+      return !context->IsCancelled() && writer->Write(progress);
+    });
+    if (!report) return status_of(report);
+    v1::DrillProgress last;
+    last.set_injected(report->kills());
+    last.set_elapsed_s(report->duration_s());
+    *last.mutable_report() = std::move(*report);
+    writer->Write(last);
+    return Status::OK;
+  }
+
+  Status Stop(ServerContext*, const v1::StopDrillRequest*, v1::StopDrillResponse*) override {
+    std::shared_ptr<NodeLink> link;
+    {
+      const std::lock_guard lock(link_mutex_);
+      link = link_;
+    }
+    if (!link) return {grpc::NOT_FOUND, "no drill is running that can be ended"};
+    return status_of(link->stop_drill(kNodeCallDeadline));
+  }
+
+ private:
+  using OnProgress = NodeLink::OnDrillProgress;
+
+  Result<v1::DrillReport> run_alone(const v1::RunDrillRequest& request,
+                                    const OnProgress& on_progress) {
     const std::unique_lock lock(running_, std::try_to_lock);
     if (!lock.owns_lock())
-      return {grpc::FAILED_PRECONDITION,
-              "another drill is running; two would spoil each other's figures"};
-    std::string node = request->node();
-    auto report = run(*request, node);
-    if (!report) return status_of(report);
+      return unavailable("", "another drill is running; two would spoil each other's figures");
+    std::string node = request.node();
+    auto report = run(request, on_progress, node);
+    if (!report) return report.error();
     const auto& checks = report->checks();
     const bool passed =
         std::all_of(checks.begin(), checks.end(), [](const v1::DrillCheck& c) { return c.ok(); });
     parts_.deployer.record(node, "drill_run", report->chain(),
                            report->kind() + (passed ? ": passed" : ": a check failed"));
-    *response = std::move(*report);
-    return Status::OK;
+    return report;
   }
 
- private:
   // Sets `on` to the node that it ran on.
-  Result<v1::DrillReport> run(const v1::RunDrillRequest& request, std::string& on) {
-    if (request.kind() == "kill-node") {
+  Result<v1::DrillReport> run(const v1::RunDrillRequest& request, const OnProgress& on_progress,
+                              std::string& on) {
+    if (request.kind() == "kill-node" || request.kind() == "power-cut") {
       const auto node = node_or_only(parts_.fleet, request.node());
       if (!node) return node.error();
       on = node->name();
       return KillNodeDrill(parts_.fleet, parts_.changed, parts_.clock, parts_.kill_node_limits)
-          .run(node->name());
+          .run(node->name(), request);
     }
-    if (request.kind() == "kill-worker" || request.kind() == "hang-worker")
-      return run_on_node(request, on);
-    return invalid("kind", "\"" + request.kind() +
-                               "\" is no drill; accepted: kill-worker, hang-worker, kill-node");
+    if (request.kind() == "kill-worker" || request.kind() == "hang-worker" ||
+        request.kind() == "storm")
+      return run_on_node(request, on_progress, on);
+    return invalid(
+        "kind",
+        "\"" + request.kind() +
+            "\" is no drill; accepted: kill-worker, hang-worker, storm, kill-node, power-cut");
   }
 
-  Result<v1::DrillReport> run_on_node(v1::RunDrillRequest request, std::string& on) {
-    if (request.count() > kMaxInjections) {
-      return invalid("count", std::to_string(request.count()) + " is too many; accepted: 1 to " +
-                                  std::to_string(kMaxInjections));
-    }
-    if (request.interval_ms() > kMaxIntervalMs) {
-      return invalid("interval_ms", std::to_string(request.interval_ms()) +
-                                        " is too long; accepted: 1 to " +
-                                        std::to_string(kMaxIntervalMs));
-    }
+  Result<NodeView> node_of(v1::RunDrillRequest& request) {
+    if (request.kind() == "storm" && request.chain().empty())
+      return node_or_only(parts_.fleet, request.node());
     const auto chain = chain_or_only(parts_.deployer, request.chain());
     if (!chain) return chain.error();
-    const auto node = live_node(parts_.fleet, chain->spec().node());
+    request.set_chain(chain->name());
+    return live_node(parts_.fleet, chain->spec().node());
+  }
+
+  Result<v1::DrillReport> run_on_node(v1::RunDrillRequest request, const OnProgress& on_progress,
+                                      std::string& on) {
+    const uint32_t most = request.kind() == "storm" ? kMaxStormKills : kMaxInjections;
+    if (request.count() > most) {
+      return invalid("count", std::to_string(request.count()) + " is too many; accepted: 1 to " +
+                                  std::to_string(most));
+    }
+    if (request.interval_ms() > kMaxIntervalMs || request.interval_us() / 1000 > kMaxIntervalMs) {
+      return invalid("interval_ms",
+                     std::to_string(std::max(request.interval_ms(), request.interval_us() / 1000)) +
+                         " is too long; accepted: 1 to " + std::to_string(kMaxIntervalMs));
+    }
+    const auto node = node_of(request);
     if (!node) return node.error();
     on = node->name();
-    request.set_chain(chain->name());
     request.set_count(std::max(1u, request.count()));
     request.set_interval_ms(request.interval_ms() == 0 ? 100 : request.interval_ms());
-    const milliseconds deadline(30'000 +
-                                request.count() * (request.interval_ms() + uint64_t{2'000}));
-    return node->link->run_drill(request, deadline);
+    const uint64_t longest_interval_ms =
+        std::max<uint64_t>(request.interval_ms(), request.interval_us() / 1000);
+    const milliseconds deadline(60'000 + request.count() * (longest_interval_ms + uint64_t{2'000}));
+    {
+      const std::lock_guard lock(link_mutex_);
+      link_ = node->link;
+    }
+    auto report = node->link->run_drill(request, deadline, on_progress);
+    const std::lock_guard lock(link_mutex_);
+    link_.reset();
+    return report;
   }
 
   ApiParts parts_;
   std::mutex running_;
+  std::mutex link_mutex_;
+  std::shared_ptr<NodeLink> link_;  // to the node whose drill runs
 };
 
 // ---- Events

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <sstream>
+#include <thread>
 
 #include "controller/ctl/commands.h"
 #include "controller/fake_agent.h"
@@ -474,6 +475,51 @@ TEST_F(ServiceTest, WorkerDrillsAreTheNodes) {
   EXPECT_EQ(ctl({"drill", "unplug"}), kExitRefused);
 }
 
+TEST_F(ServiceTest, AStormIsOfAllChainsOfTheNode) {
+  ASSERT_TRUE(register_node().ok());
+  apply(edge());
+  node::v1::DrillReport report;
+  report.set_kind("storm");
+  report.set_kills(7);
+  agent_.set_drill_report(report);
+  EXPECT_EQ(ctl({"drill", "storm", "--kills", "7", "--seed", "42", "--rate", "50", "--victims",
+                 "worker,standby"}),
+            kExitOk);
+  EXPECT_EQ(agent_.last_drill().chain(), "");
+  EXPECT_EQ(agent_.last_drill().count(), 7u);
+  EXPECT_EQ(agent_.last_drill().seed(), 42u);
+  EXPECT_EQ(agent_.last_drill().interval_us(), 20'000u);
+  ASSERT_EQ(agent_.last_drill().victims_size(), 2);
+  EXPECT_EQ(agent_.last_drill().victims(1), "standby");
+  EXPECT_NE(err_.str().find("seed 42\n"), std::string::npos);
+  EXPECT_EQ(ctl({"drill", "storm", "--chain", "edge"}), kExitOk);
+  EXPECT_EQ(agent_.last_drill().chain(), "edge");
+  EXPECT_NE(agent_.last_drill().seed(), 0u);  // drawn, and printed
+  EXPECT_NE(err_.str().find("seed " + std::to_string(agent_.last_drill().seed())),
+            std::string::npos);
+}
+
+TEST_F(ServiceTest, ADrillCanBeEndedAndStillReports) {
+  ASSERT_TRUE(register_node().ok());
+  apply(edge());
+  v1::StopDrillResponse stopped;
+  EXPECT_EQ(controller_->call<v1::Drills>(&v1::Drills::Stub::Stop, v1::StopDrillRequest(), stopped)
+                .error_code(),
+            grpc::NOT_FOUND);
+  agent_.let_drills_wait();
+  std::thread stopper([&] {
+    while (!controller_->call<v1::Drills>(&v1::Drills::Stub::Stop, v1::StopDrillRequest(), stopped)
+                .ok())
+      std::this_thread::yield();
+  });
+  v1::RunDrillRequest request;
+  request.set_kind("storm");
+  v1::DrillReport report;
+  EXPECT_TRUE(controller_->call<v1::Drills>(&v1::Drills::Stub::Run, request, report).ok());
+  stopper.join();
+  EXPECT_TRUE(report.stopped());
+}
+
 TEST_F(ServiceTest, KillNodeComparesTheFlows) {
   ASSERT_TRUE(register_node().ok());
   apply(edge());
@@ -492,6 +538,10 @@ TEST_F(ServiceTest, KillNodeComparesTheFlows) {
   EXPECT_GE(report.detect_us_p50(), 0);
   EXPECT_GE(report.first_packet_us_p50(), 0);
   EXPECT_NE(report.injections(0).victim_pid(), report.injections(0).replacement_pid());
+  EXPECT_EQ(report.medium(), "tmpfs");
+  EXPECT_TRUE(report.emulated());
+  EXPECT_EQ(report.detect_us().count(), 1u);
+  EXPECT_EQ(report.first_packet_us().max(), report.injections(0).first_packet_us());
   for (const v1::DrillCheck& check : report.checks())
     EXPECT_TRUE(check.ok()) << check.ShortDebugString();
 }

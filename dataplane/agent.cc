@@ -19,8 +19,10 @@
 #include "dataplane/agent.grpc.pb.h"
 #include "dataplane/agent_status.h"
 #include "dataplane/chain_revision.h"
+#include "dataplane/drill/drills.h"
 #include "dataplane/supervisor.pb.h"
 #include "flowkeep/v1/flowkeep.grpc.pb.h"
+#include "state/emulated_medium.h"
 
 namespace flowkeep {
 namespace {
@@ -50,6 +52,10 @@ grpc::Status to_status(const Error& error) {
       break;
   }
   return {code, error.text()};
+}
+
+grpc::Status to_status(const Result<void>& result) {
+  return result ? grpc::Status::OK : to_status(result.error());
 }
 
 // Requests to the supervisor and their answers, matched by number. Any thread may ask.
@@ -102,7 +108,12 @@ class NodeAgentService final : public node::v1::NodeAgent::Service {
  public:
   NodeAgentService(const NodeConfig& config, const Arena& arena, const Pool& pool,
                    int supervisor_socket)
-      : config_(config), arena_(arena), pool_(pool), supervisor_(supervisor_socket) {}
+      : config_(config),
+        arena_(arena),
+        pool_(pool),
+        supervisor_(supervisor_socket),
+        drills_(config, arena, pool,
+                [this](uint32_t process, pid_t pid) { return hang(process, pid); }) {}
 
   grpc::Status ApplyChain(grpc::ServerContext*, const node::v1::ApplyChainRequest* request,
                           node::v1::ApplyChainResponse* response) override {
@@ -146,66 +157,48 @@ class NodeAgentService final : public node::v1::NodeAgent::Service {
     return grpc::Status::OK;
   }
 
-  grpc::Status RunDrill(grpc::ServerContext*, const node::v1::RunDrillRequest* request,
-                        node::v1::DrillReport* response) override {
-    if (request->kind() == "kill-node") return kill_node(*response);
-    if (request->kind() != "kill-worker" && request->kind() != "hang-worker") {
-      return to_status(
-          invalid("kind", "\"" + request->kind() +
-                              "\" is no drill; accepted: kill-worker, hang-worker, kill-node"));
+  grpc::Status RunDrill(grpc::ServerContext* context, const node::v1::RunDrillRequest* request,
+                        grpc::ServerWriter<node::v1::DrillProgress>* writer) override {
+    if (request->kind() == "kill-node") return kill_node(*writer);
+    if (request->kind() == "power-cut") {
+      const Result<void> ordered = order_power_cut(request->seed());
+      return ordered ? kill_node(*writer) : to_status(ordered);
     }
-    const int chain = chain_index(arena_, request->chain());
-    if (chain < 0)
-      return to_status(Error{Error::Kind::kNotFound, "chain",
-                             "\"" + request->chain() + "\" does not run on this node"});
-    const FlowSnapshot before = snapshot_flows(arena_, pool_, chain);
-    Request ask;
-    *ask.mutable_drill() = *request;
-    Result<Reply> reply = supervisor_.ask(std::move(ask));
-    if (!reply) return to_status(reply.error());
-    *response = reply->drilled();
-    judge(before, snapshot_flows(arena_, pool_, chain), *request, *response);
-    return grpc::Status::OK;
+    return to_status(drills_.run(*request, [&](const node::v1::DrillProgress& progress) {
+      return !context->IsCancelled() && writer->Write(progress);
+    }));
+  }
+
+  grpc::Status StopDrill(grpc::ServerContext*, const node::v1::StopDrillRequest*,
+                         node::v1::StopDrillResponse*) override {
+    return to_status(drills_.stop());
   }
 
  private:
-  static void add_check(node::v1::DrillReport& report, const char* name, bool ok, double measured,
-                        double required, const char* unit) {
-    node::v1::DrillCheck& check = *report.add_checks();
-    check.set_name(name);
-    check.set_ok(ok);
-    check.set_measured(measured);
-    check.set_required(required);
-    check.set_unit(unit);
+  bool hang(uint32_t process, pid_t pid) {
+    Request ask;
+    ask.mutable_hang()->set_process(process);
+    ask.mutable_hang()->set_pid(static_cast<uint64_t>(pid));
+    return supervisor_.ask(std::move(ask)).ok();
   }
 
-  // Flows that ended by themselves during the drill are not found afterwards; none may have
-  // changed.
-  static void judge(const FlowSnapshot& before, const FlowSnapshot& after,
-                    const node::v1::RunDrillRequest& request, node::v1::DrillReport& report) {
-    uint64_t changed = 0;
-    report.set_flows_before(before.size());
-    report.set_flows_resumed(count_resumed(before, after, changed));
-    report.set_state_verified(changed == 0);
-    const double wanted = request.count() == 0 ? 1 : request.count();
-    double done = 0, recovered = 0;
-    for (const node::v1::DrillInjection& injection : report.injections()) {
-      done += 1;
-      if (injection.detect_us() >= 0) recovered += 1;
+  // Carried out by the node's next start.
+  Result<void> order_power_cut(uint64_t seed) {
+    if (!config_.power_cut_drills) {
+      return invalid("pool.power_cut_drills",
+                     "is off on node \"" + config_.name +
+                         "\"; accepted: a node whose configuration says pool: {emulate_pmem: true, "
+                         "power_cut_drills: true}");
     }
-    add_check(report, "faults injected", done == wanted, done, wanted, "faults");
-    add_check(report, "faults detected and taken over", recovered == wanted, recovered, wanted,
-              "faults");
-    add_check(report, "packets lost", report.packets_lost() == 0,
-              static_cast<double>(report.packets_lost()), 0, "packets");
-    add_check(report, "flows with another translation", changed == 0, static_cast<double>(changed),
-              0, "flows");
+    return EmulatedMedium::order_cut(config_.pool_path, seed);
   }
 
-  grpc::Status kill_node(node::v1::DrillReport& response) {
-    response.set_kind("kill-node");
-    response.set_what_failed(
+  grpc::Status kill_node(grpc::ServerWriter<node::v1::DrillProgress>& writer) {
+    node::v1::DrillProgress last;
+    last.mutable_report()->set_kind("kill-node");
+    last.mutable_report()->set_what_failed(
         "the node: supervisor, switch, zygotes, workers and agent are killed with SIGKILL");
+    writer.Write(last);
     const auto supervisor = static_cast<pid_t>(arena_.header().supervisor_pid.load());
     std::thread([supervisor] {
       std::this_thread::sleep_for(std::chrono::milliseconds(50));  // the answer leaves first
@@ -218,6 +211,7 @@ class NodeAgentService final : public node::v1::NodeAgent::Service {
   const Arena& arena_;
   const Pool& pool_;
   SupervisorLink supervisor_;
+  Drills drills_;
 };
 
 v1::RegisterRequest registration(const NodeConfig& config, const Arena& arena, const Pool& pool) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <sstream>
 #include <vector>
 
@@ -183,6 +184,9 @@ node::v1::NodeStatus node_status(const NodeConfig& config, const Arena& arena, c
   status.set_packets_total(config.packet_count);
   status.set_packets_free(header.switch_block.packets_free.load());
   status.set_started_at_s(header.started_at_s);
+  status.set_power_cut_seed(header.power_cut_seed);
+  status.set_power_cut_words_at_risk(header.power_cut_words_at_risk);
+  status.set_power_cut_words_lost(header.power_cut_words_lost);
   status.set_switch_pid(header.switch_pid.load());
   status.set_supervisor_pid(header.supervisor_pid.load());
   status.set_switch_restarts(header.switch_restarts.load());
@@ -248,9 +252,11 @@ Result<node::v1::ListFlowsResponse> list_flows(const Arena& arena, const Pool& p
 FlowSnapshot snapshot_flows(const Arena& arena, const Pool& pool, int chain) {
   FlowSnapshot flows;
   pool.for_each_flow(arena.header().chains[chain].pool_index, [&flows](const FlowRecord& record) {
-    flows.emplace(std::string(reinterpret_cast<const char*>(&record.inside_key), sizeof(FlowKey)),
-                  std::string(reinterpret_cast<const char*>(&record.outside_key), sizeof(FlowKey)));
+    flows.push_back({record.inside_key, record.outside_key});
     return true;
+  });
+  std::sort(flows.begin(), flows.end(), [](const Translation& a, const Translation& b) {
+    return std::memcmp(&a.inside, &b.inside, sizeof(FlowKey)) < 0;
   });
   return flows;
 }
@@ -258,10 +264,16 @@ FlowSnapshot snapshot_flows(const Arena& arena, const Pool& pool, int chain) {
 uint64_t count_resumed(const FlowSnapshot& before, const FlowSnapshot& after, uint64_t& changed) {
   uint64_t resumed = 0;
   changed = 0;
-  for (const auto& [inside, outside] : before) {
-    const auto found = after.find(inside);
-    if (found == after.end()) continue;
-    ++(found->second == outside ? resumed : changed);
+  size_t place = 0;
+  for (const Translation& was : before) {
+    int order = -1;
+    while (place < after.size() &&
+           (order = std::memcmp(&after[place].inside, &was.inside, sizeof(FlowKey))) < 0)
+      ++place;
+    if (place == after.size()) break;
+    if (order != 0) continue;
+    const bool same = std::memcmp(&after[place].outside, &was.outside, sizeof(FlowKey)) == 0;
+    ++(same ? resumed : changed);
   }
   return resumed;
 }

@@ -1,8 +1,8 @@
 // What the agent reads out of the arena and the pool, as the messages of dataplane/agent.proto.
 #pragma once
 
-#include <map>
 #include <string>
+#include <vector>
 
 #include "dataplane/agent.pb.h"
 #include "dataplane/arena.h"
@@ -20,8 +20,11 @@ int chain_index(const Arena& arena, const std::string& name);
 Result<node::v1::ListFlowsResponse> list_flows(const Arena& arena, const Pool& pool,
                                                const node::v1::ListFlowsRequest& request);
 
-// Every live flow's translation: inside key to outside key, both as bytes. For drills.
-using FlowSnapshot = std::map<std::string, std::string>;
+// Every live flow's translation, sorted by the inside key. For drills.
+struct Translation {
+  FlowKey inside, outside;
+};
+using FlowSnapshot = std::vector<Translation>;
 FlowSnapshot snapshot_flows(const Arena& arena, const Pool& pool, int chain);
 // Of those before, how many are there afterwards with the same translation. `changed`: with another
 // one.

@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include "dataplane/takeover_log.h"
 #include "nfs/packet.h"
 #include "state/flow_table.h"
 #include "state/pool.h"
@@ -28,14 +29,17 @@ namespace flowkeep {
 inline constexpr size_t kMaxPorts = 8;
 inline constexpr size_t kMaxProcesses =
     48;  // worker processes, standbys and those being replaced included
+// Numbers, beyond the workers', of the other processes that write to the state pool.
+inline constexpr uint32_t kSupervisorProcess = kMaxProcesses;
+inline constexpr uint32_t kSwitchProcess = kMaxProcesses + 1;
 inline constexpr uint32_t kRingPackets =
     32768;  // inbox and outbox of a slot; holds what arrives during a failover
 inline constexpr size_t kBurst = 64;
 inline constexpr size_t kEvents = 1024;
 
 // Real-time priorities (SCHED_RR), so that a failover does not wait for a processor on a busy
-// machine: the supervisor, and above all else but it a worker from its birth as a standby until it
-// has taken over.
+// machine: the supervisor, and above all else but it a zygote that has built its revision, and a
+// worker from its birth as a standby until it has taken over.
 inline constexpr int kSupervisorPriority = 2;
 inline constexpr int kStandbyPriority = 1;
 
@@ -174,6 +178,9 @@ struct ArenaHeader {
   uint64_t tsc_base = 0;  // at unix_base_ns
   uint64_t unix_base_ns = 0;
   double started_at_s = 0;
+  uint64_t power_cut_seed = 0;  // of the drill that this start carried out; 0: none
+  uint64_t power_cut_words_at_risk = 0;
+  uint64_t power_cut_words_lost = 0;
   std::atomic<uint32_t> supervisor_pid{0}, switch_pid{0}, agent_pid{0}, zygote_root_pid{0};
   std::atomic<uint32_t> switch_restarts{0};
   std::atomic<uint64_t> last_event{0};
@@ -185,6 +192,7 @@ struct ArenaHeader {
   WorkerProcess processes[kMaxProcesses];
   WorkerSlot slots[kMaxWorkerSlots];
   EventEntry events[kEvents];
+  TakeoverLog takeovers;
 };
 
 enum class Hugepages { kAuto, kAlways, kNever };

@@ -257,10 +257,11 @@ NodeConfig read_node(const YAML::Node& root, std::optional<Error>& error) {
   agent.only({"listen"});
   agent.text("listen", config.agent_listen);
   Reader pool(root["pool"], "pool", error);
-  pool.only({"path", "size", "emulate_pmem"});
+  pool.only({"path", "size", "emulate_pmem", "power_cut_drills"});
   pool.text("path", config.pool_path, true);
   pool.bytes("size", config.pool_bytes);
   pool.flag("emulate_pmem", config.emulate_pmem);
+  pool.flag("power_cut_drills", config.power_cut_drills);
   Reader packets(root["packets"], "packets", error);
   packets.only({"count", "hugepages"});
   packets.number("count", config.packet_count, 4096, 64U << 20);
@@ -277,6 +278,12 @@ NodeConfig read_node(const YAML::Node& root, std::optional<Error>& error) {
   }
   for (size_t i = 0; i < top.items("ports"); ++i) {
     config.ports.push_back(read_port(top["ports"][i], "ports[" + std::to_string(i) + "]", error));
+  }
+  if (!error && config.power_cut_drills && !config.emulate_pmem) {
+    error =
+        invalid("pool.power_cut_drills",
+                "true is not accepted without emulate_pmem: true; nothing is certain on a medium "
+                "that is never flushed");
   }
   if (!error) check_ports(config.ports, error);
   return config;

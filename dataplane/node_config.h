@@ -46,6 +46,7 @@ struct NodeConfig {
   std::string pool_path;
   uint64_t pool_bytes = 256ULL << 20;
   bool emulate_pmem = false;
+  bool power_cut_drills = false;  // keep what a power cut would leave (state/emulated_medium.h)
   uint32_t packet_count = 65536;  // more than one inbox holds
   Hugepages hugepages = Hugepages::kAuto;
   uint32_t worker_slots = 8;

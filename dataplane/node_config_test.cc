@@ -182,6 +182,8 @@ INSTANTIATE_TEST_SUITE_P(
                 "\"18446744073709551615G\"", kSize},
         Mistake{"EmulatePmem", "emulate_pmem: true", "emulate_pmem: 1", "pool.emulate_pmem",
                 "\"1\"", "true or false is"},
+        Mistake{"PowerCutDrills", "emulate_pmem: true", "power_cut_drills: true",
+                "pool.power_cut_drills", "true", "without emulate_pmem: true"},
         Mistake{"PacketsFew", "count: 65536", "count: 4095", "packets.count", "\"4095\"",
                 "a number from 4096 to"},
         Mistake{"PacketsText", "count: 65536", "count: many", "packets.count", "\"many\"",

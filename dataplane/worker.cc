@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "nfs/burst_end.h"
+
 namespace flowkeep {
 namespace {
 
@@ -39,8 +41,9 @@ Worker::Worker(const Arena& arena, Pool& pool, const Chain& chain, size_t proces
       pool_(pool),
       process_(arena.header().processes[process]),
       chain_(arena.header().chains[chain_index]),
-      table_(pool, chain_.pool_index, 0),
-      runtime_(chain, table_, process_.revision.load()) {}
+      table_(pool, chain_.pool_index),
+      runtime_(chain, table_, process_.revision.load(),
+               static_cast<uint32_t>(arena.header().started_at_s)) {}
 
 bool Worker::leave_asked() const {
   return process_.leave.load(std::memory_order_relaxed) != 0;
@@ -110,8 +113,8 @@ size_t Worker::burst() {
 
   const auto processed = static_cast<uint32_t>(done);
   const BurstPositions after{inbox_->cons.tail + processed, outbox_->prod.tail + processed};
-  commit(after);
-  publish_and_release(processed);
+  end_burst([&] { commit(after); }, [&] { rte_ring_enqueue_zc_finish(outbox_, processed); },
+            [&] { apply_and_release(processed); });
   if (burst_limit_ < kBurst) [[unlikely]] {
     if (burst_limit_ == 1) slot_->first_burst_tsc.store(rte_rdtsc());
     burst_limit_ = std::min<uint32_t>(4 * burst_limit_, kBurst);
@@ -132,8 +135,7 @@ void Worker::commit(BurstPositions after) {
   slot_->committed.store(pack(after), std::memory_order_release);
 }
 
-void Worker::publish_and_release(uint32_t packets) {
-  rte_ring_enqueue_zc_finish(outbox_, packets);
+void Worker::apply_and_release(uint32_t packets) {
   if (table_.dirty()) {
     table_.apply();
     slot_->done_sequence.store(last_sequence_, std::memory_order_release);
@@ -174,6 +176,7 @@ SlotRecovery recover_slot(const Arena& arena, Pool& pool, size_t slot_number) {
   rte_ring* inbox = arena.inbox(slot_number);
   rte_ring* outbox = arena.outbox(slot_number);
   SlotRecovery report;
+  report.first_burst_tsc = slot.first_burst_tsc.load();
 
   RedoLog log(pool, static_cast<uint32_t>(slot_number));
   const RedoLog::Newest newest = log.newest();
@@ -207,6 +210,7 @@ SlotRecovery recover_slot(const Arena& arena, Pool& pool, size_t slot_number) {
   std::atomic_ref<uint32_t>(
       const_cast<uint32_t&>(reinterpret_cast<volatile uint32_t&>(inbox->cons.tail)))
       .store(committed.inbox, std::memory_order_release);
+  report.waiting = rte_ring_count(inbox);
   return report;
 }
 

@@ -45,7 +45,7 @@ class Worker {
   void adopt(size_t slot);
   size_t burst();
   void commit(BurstPositions after);
-  void publish_and_release(uint32_t packets);
+  void apply_and_release(uint32_t packets);
   void sweep(uint32_t buckets);
   void idle();
   bool leave_asked() const;
@@ -70,6 +70,8 @@ struct SlotRecovery {
   bool redo_applied = false;     // a committed write set was applied (again)
   bool burst_completed = false;  // committed, not yet published: published now
   bool burst_undone = false;     // not committed: its packets are in the inbox as they came
+  uint32_t waiting = 0;          // packets in the inbox now
+  uint64_t first_burst_tsc = 0;  // the dead worker's first burst in the slot; 0: it ended none
 };
 
 // Repairs a slot whose worker runs no more user code. Supervisor only. Idempotent.

@@ -24,6 +24,7 @@
 #include "dataplane/worker.h"
 #include "dataplane/worker_end.h"
 #include "nfs/chain.h"
+#include "state/persistence.h"
 
 namespace flowkeep {
 namespace {
@@ -56,14 +57,12 @@ std::string read_all(int fd) {
                               const WorkerSandbox& sandbox) {
   become("flowkeep-worker", static_cast<pid_t>(arena.header().supervisor_pid.load()));
   syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0);
+  pool.persistence().used_by(process);
   WorkerProcess& entry = arena.header().processes[process];
   WorkerEnd end;
   end.announce(arena.header(), entry);
   Worker worker(arena, pool, chain, process, chain_index);
   worker.touch_memory();
-  sched_param urgent{};
-  urgent.sched_priority = kStandbyPriority;
-  sched_setscheduler(0, SCHED_RR, &urgent);
   sandbox.enter();
   worker.run();
   entry.state.store(ProcessState::kLeft);
@@ -103,6 +102,10 @@ std::string read_all(int fd) {
     answer.external[answer.external_count++] = address.raw;
   send_message(socket, answer);
 
+  // Its workers inherit it: a standby is there soon, and takes over at once, on a busy machine too.
+  sched_param urgent{};
+  urgent.sched_priority = kStandbyPriority;
+  sched_setscheduler(0, SCHED_RR, &urgent);
   for (ZygoteMessage request; receive_message(socket, request);) {
     if (request.kind != ZygoteMessage::kForkWorker) continue;
     const pid_t pid = fork_sibling();

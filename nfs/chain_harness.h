@@ -125,6 +125,7 @@ class ChainHarness {
   }
 
   uint32_t now_s = 1'000'000;
+  uint32_t resumed_s = 0;  // of workers made from now on: when their node started
 
  private:
   struct Inside {
@@ -137,7 +138,7 @@ class ChainHarness {
     runtime_.reset();
     table_.reset();
     table_ = std::make_unique<FlowTable>(*pool_, chain_index_, 0);
-    runtime_ = std::make_unique<ChainRuntime>(*chain_, *table_, chain_->revision());
+    runtime_ = std::make_unique<ChainRuntime>(*chain_, *table_, chain_->revision(), resumed_s);
   }
 
   // What the switch does: parse and steer.

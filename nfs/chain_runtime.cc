@@ -34,8 +34,12 @@ bool may_open(const Packet& packet) {
 }  // namespace
 
 ChainRuntime::ChainRuntime(const Chain& chain, FlowTable& table, uint32_t revision,
-                           const Timeouts& timeouts)
-    : chain_(chain), table_(table), revision_(revision), timeouts_(timeouts) {
+                           uint32_t resumed_s, const Timeouts& timeouts)
+    : chain_(chain),
+      table_(table),
+      revision_(revision),
+      resumed_s_(resumed_s),
+      timeouts_(timeouts) {
   for (const Chain::Element& element : chain.elements()) {
     steps_.push_back(element.function->make_step(element.hard_offset));
     has_process_ |= steps_.back()->has_process();
@@ -83,7 +87,7 @@ ChainRuntime::Progress ChainRuntime::find_flow(const Packet& packet, size_t inde
 
 // False: the flow is over, or is not allowed any more, and the packet is judged as a first one.
 bool ChainRuntime::may_go_on(const FlowRecord& record, const PacketMeta& meta, uint32_t now_s) {
-  if (expired(record, timeouts_, now_s)) {
+  if (expired(record, timeouts_, now_s, resumed_s_)) {
     ++counters_.expired;
     return false;
   }
@@ -197,7 +201,7 @@ uint32_t ChainRuntime::sweep(std::span<const uint32_t> buckets, uint32_t records
   for (const uint32_t bucket : buckets) {
     if (!table_.has_room(1)) break;
     table_.sweep(bucket, records, [&](RecordId id, const FlowRecord& record) {
-      if (!expired(record, timeouts_, now_s) || !table_.has_room(1)) return;
+      if (!expired(record, timeouts_, now_s, resumed_s_) || !table_.has_room(1)) return;
       table_.close(id);
       ++closed;
     });

@@ -33,8 +33,9 @@ struct RuntimeCounters {
 
 class ChainRuntime {
  public:
-  // Chain and table must outlive the runtime. `revision` is what flows are stamped with.
-  ChainRuntime(const Chain& chain, FlowTable& table, uint32_t revision,
+  // Chain and table must outlive the runtime. `revision` is what flows are stamped with;
+  // `resumed_s` is the Unix time at which the node started: no flow counts as idle before.
+  ChainRuntime(const Chain& chain, FlowTable& table, uint32_t revision, uint32_t resumed_s = 0,
                const Timeouts& timeouts = {});
 
   // Gives each packet its verdict, and reason if dropped, and edits those that go on; whatever was
@@ -64,6 +65,7 @@ class ChainRuntime {
   const Chain& chain_;
   FlowTable& table_;
   uint32_t revision_;
+  uint32_t resumed_s_;
   Timeouts timeouts_;
   std::vector<std::unique_ptr<AnyStep>> steps_;  // in the chain's order
   bool has_process_ = false;                     // of any step

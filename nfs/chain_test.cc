@@ -258,6 +258,26 @@ TEST(Chain, FlowsEndAfterTheirIdleTime) {
   }
 }
 
+// After a power failure last_seen_s may be as old as the flow, or older. Nobody was there to see a
+// packet meanwhile.
+TEST(Chain, AFlowIsNotIdleWhileItsNodeIsAway) {
+  const Bytes syn = PacketBuilder::tcp(kInside, 1, kRemote, 2, kTcpSyn).build();
+  const Bytes answer = PacketBuilder::tcp(kRemote, 2, kInside, 1, kTcpSyn | kTcpAck).build();
+  const Bytes more = PacketBuilder::tcp(kInside, 1, kRemote, 2, kTcpAck).build();
+  for (const uint32_t idle_s : {7440U, 7441U}) {
+    PoolDirectory directory;
+    ChainHarness harness(chain({kFromInsideOnly}), directory);
+    harness.burst({{Side::kInside, syn}, {Side::kOutside, answer}});
+    harness.now_s += 100'000;
+    harness.resumed_s = harness.now_s;
+    harness.apply(chain({kFromInsideOnly}));
+    EXPECT_EQ(harness.sweep_all(), 0U);
+    harness.now_s += idle_s;
+    const DropReason expected = idle_s == 7440 ? DropReason::kNone : DropReason::kNoFlow;
+    EXPECT_EQ(harness.send(Side::kInside, more).reason, expected) << idle_s;
+  }
+}
+
 TEST(Chain, APacketEndsAnExpiredFlowAndIsJudgedAsAFirstOne) {
   PoolDirectory directory;
   ChainHarness harness(chain({kFromInsideOnly}), directory);

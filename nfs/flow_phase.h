@@ -22,9 +22,14 @@ struct Timeouts {
   }
 };
 
-// A clock that was set back makes no flow expire: the difference is signed.
-inline bool expired(const FlowRecord& record, const Timeouts& timeouts, uint32_t now_s) {
-  const auto idle_s = static_cast<int32_t>(now_s - record.last_seen_s);
+// `resumed_s`: when the node started. After a power failure last_seen_s may be older than the last
+// packet, or older than the flow; and no packet could pass while the node was away. So a flow is
+// idle from then on at the earliest. A clock that was set back makes no flow expire: differences
+// are signed.
+inline bool expired(const FlowRecord& record, const Timeouts& timeouts, uint32_t now_s,
+                    uint32_t resumed_s) {
+  const bool seen_since = static_cast<int32_t>(record.last_seen_s - resumed_s) >= 0;
+  const auto idle_s = static_cast<int32_t>(now_s - (seen_since ? record.last_seen_s : resumed_s));
   return idle_s > static_cast<int32_t>(timeouts.of(record.inside_key.protocol, record.phase));
 }
 

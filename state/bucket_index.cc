@@ -3,6 +3,8 @@
 #include <array>
 #include <cassert>
 
+#include "state/planted_bug.h"
+
 namespace flowkeep {
 
 namespace {
@@ -134,7 +136,9 @@ void BucketIndex::copy_upper_half(uint32_t from_page, uint32_t to_page, uint32_t
     std::byte* to = regions_.page(to_page) + number * kLineBytes;
     persistence_.store(to, kept.data(), kLineBytes);
   }
-  persistence_.flush(regions_.page(to_page), kPageBytes);
+  if (!planted(PlantedBug::kMissingPageFlush)) {
+    persistence_.flush(regions_.page(to_page), kPageBytes);
+  }
 }
 
 // Doubles the directory into words that nothing reads yet, then stages the greater depth.

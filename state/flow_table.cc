@@ -6,6 +6,7 @@
 
 #include "state/bucket_index.h"
 #include "state/page_claims.h"
+#include "state/planted_bug.h"
 #include "state/pool_impl.h"
 #include "state/redo_record.h"
 #include "state/write_set.h"
@@ -85,6 +86,11 @@ FlowTable::FlowTable(Pool& pool, uint32_t chain_index, uint32_t log)
   impl_->use_log(log);
 }
 
+FlowTable::FlowTable(Pool& pool, uint32_t chain_index)
+    : impl_(std::make_unique<Impl>(*pool.impl_, chain_index)) {
+  assert(chain_index < kMaxChains);
+}
+
 FlowTable::~FlowTable() = default;
 
 void FlowTable::adopt_log(uint32_t log) {
@@ -119,6 +125,7 @@ bool FlowTable::has_room(uint32_t n) const {
 
 FlowTable::Opened FlowTable::open(uint32_t bucket, const FlowKey& inside, const FlowKey& outside) {
   assert(inside.side == Side::kInside && outside.side == Side::kOutside);
+  assert(impl_->sequence != 0);  // it has a log
   assert(!impl_->committed);
   if (!has_room(1)) return {OpenStatus::kWriteSetFull, 0};
   const uint64_t inside_hash = hash_key(inside, impl_->secret);
@@ -242,10 +249,12 @@ uint64_t FlowTable::commit(BurstPositions after) {
   const size_t bytes = self.write_set.build_record(self.sequence, after, self.secret);
   // What was written past the write set must be durable before a record that relies on it can be
   // whole.
-  if (self.claims.any() || self.lease_acquired) self.persistence.fence();
+  if ((self.claims.any() || self.lease_acquired) && !planted(PlantedBug::kMissingClaimFence)) {
+    self.persistence.fence();
+  }
   std::byte* slot = self.regions.redo_slot(self.log, self.sequence);
   self.persistence.nontemporal(slot, self.write_set.record(), bytes);
-  self.persistence.fence();
+  if (!planted(PlantedBug::kMissingFence)) self.persistence.fence();
   self.committed = true;
   self.lease_acquired = false;
   self.claims.burst_ended();

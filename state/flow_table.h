@@ -36,11 +36,14 @@ class FlowTable {
   // `log`: the redo log (worker slot) that this worker commits to. Continues after the newest
   // record. Allocates everything it will ever need.
   FlowTable(Pool& pool, uint32_t chain_index, uint32_t log);
+  // Of a standby: no log, and so nothing to write with, until adopt_log().
+  FlowTable(Pool& pool, uint32_t chain_index);
   ~FlowTable();
   FlowTable(const FlowTable&) = delete;
   FlowTable& operator=(const FlowTable&) = delete;
 
-  // Changes the log, on adoption of a worker slot by a standby. No burst may be open.
+  // Changes the log, on adoption of a worker slot by a standby. No burst may be open, and nobody
+  // else may be using the log: page claims of a burst that did not commit are given back.
   void adopt_log(uint32_t log);
 
   // ---- Look-up, in three steps so that a burst can overlap its cache misses.
@@ -111,6 +114,8 @@ void FlowTable::sweep(uint32_t bucket, uint32_t records, Visit&& visit) {
 
 // ---- Recovery of one log, by the supervisor, for a worker that is dead (it runs no more user
 // code).
+struct LogContents;  // state/redo_record.h
+
 class RedoLog {
  public:
   RedoLog(Pool& pool, uint32_t log);
@@ -134,6 +139,8 @@ class RedoLog {
   void retire(uint64_t sequence);
 
  private:
+  void make_durable(const LogContents& contents) const;
+
   Pool& pool_;
   uint32_t log_;
 };

@@ -387,5 +387,24 @@ TEST(FlowTableProperty, BehavesLikeAMap) {
   EXPECT_EQ(difference(*pool, staged), "");
 }
 
+// A standby is made while the worker in slot 0 is in the middle of a burst.
+TEST(FlowTableLogs, ATableWithoutALogLeavesTheClaimsOfOthersAlone) {
+  PoolDirectory directory;
+  auto pool = open_pool(directory, 8 << 20);
+  ASSERT_TRUE(pool && pool->attach_chain("chain", 4).ok());
+  FlowTable worker(*pool, 0, 0);
+  ASSERT_EQ(open_flow(worker, 0, 1, 1).status, OpenStatus::kOk);
+  const uint64_t free_pages = pool->free_pages();
+  FlowTable standby(*pool, 0);
+  EXPECT_EQ(pool->free_pages(), free_pages);
+  commit_and_apply(worker);
+  EXPECT_EQ(page_leak(*pool), "");
+  standby.adopt_log(1);
+  ASSERT_EQ(open_flow(standby, 1, 2, 2).status, OpenStatus::kOk);
+  commit_and_apply(standby);
+  EXPECT_EQ(difference(*pool, {{0, {{1, 1}}}, {1, {{2, 2}}}}), "");
+  EXPECT_EQ(page_leak(*pool), "");
+}
+
 }  // namespace
 }  // namespace flowkeep

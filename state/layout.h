@@ -7,6 +7,7 @@
 
 #include "state/flow_key.h"
 #include "state/flow_record.h"
+#include "state/planted_bug.h"
 #include "state/pool.h"
 
 namespace flowkeep {
@@ -144,6 +145,9 @@ constexpr uint32_t page_tag(PageKind kind, uint32_t chain, uint32_t bucket) {
 constexpr uint32_t tag_chain(uint32_t tag) {
   return tag >> 16 & 0xfff;
 }
+constexpr PageKind tag_kind(uint32_t tag) {
+  return static_cast<PageKind>(tag >> 28 & 7);
+}
 static_assert(kMaxChains <= 0x1000 && kMaxBuckets <= 0x10000);
 
 // ---- Index.
@@ -207,7 +211,7 @@ class Regions {
   }
   std::byte* redo_slot(uint32_t log, uint64_t sequence) const {
     return base_ + geometry_.logs_at + log * kLogBytes + sizeof(LogHeader) +
-           sequence % 2 * kRedoSlotBytes;
+           (planted(PlantedBug::kSlotReusedTooEarly) ? 0 : sequence % 2) * kRedoSlotBytes;
   }
   uint64_t first_page() const { return geometry_.pages_at / kPageBytes; }
   bool is_page(uint64_t page) const {

@@ -3,6 +3,8 @@
 #include <atomic>
 #include <cassert>
 
+#include "state/planted_bug.h"
+
 namespace flowkeep {
 
 namespace {
@@ -25,9 +27,10 @@ uint32_t PageClaims::claim(uint32_t tag, uint32_t next_page, uint64_t sequence) 
   for (uint64_t tried = 0; tried < pages; ++tried, index = index + 1 == pages ? 0 : index + 1) {
     if (load(table[index]) != 0) continue;
     const auto page = static_cast<uint32_t>(regions_.first_page() + index);
-    note(page, tag, sequence);
+    if (!planted(PlantedBug::kClaimedBeforeNoted)) note(page, tag, sequence);
     const uint64_t claimed = tag | uint64_t{next_page} << 32;
     if (!persistence_.compare_and_swap(&table[index], uint64_t{0}, claimed)) continue;
+    if (planted(PlantedBug::kClaimedBeforeNoted)) note(page, tag, sequence);
     persistence_.flush(&table[index], sizeof(table[index]));
     persistence_.store64(&hints.next_page, index + 1);
     ++claimed_;
@@ -39,12 +42,13 @@ uint32_t PageClaims::claim(uint32_t tag, uint32_t next_page, uint64_t sequence) 
   return 0;
 }
 
-// One line holds a note whole, and a line becomes durable in the order of its stores: the note is
-// never seen with the sequence of this burst and the page of an older one.
+// The note is never seen with the sequence of this burst and the page of an older one, which may
+// be in use: one line holds a note whole.
 void PageClaims::note(uint32_t page, uint32_t tag, uint64_t sequence) {
   PendingClaim& pending = regions_.log(log_).pending[claimed_];
+  if (planted(PlantedBug::kNoteOutOfOrder)) persistence_.store64(&pending.sequence, sequence);
   persistence_.store64(&pending.page_and_tag, uint64_t{page} << 32 | tag);
-  persistence_.store64(&pending.sequence, sequence);
+  persistence_.store64_last(&pending.sequence, sequence);
   persistence_.flush(&pending, sizeof(pending));
   persistence_.fence();
 }
@@ -67,7 +71,7 @@ uint32_t give_back_claims(const Regions& regions, uint32_t log, uint64_t newest_
       }
     }
     // Freed for good before the note is gone.
-    persistence.fence();
+    if (!planted(PlantedBug::kNoteGoneBeforePageFreed)) persistence.fence();
     persistence.store64(&pending.sequence, 0);
     persistence.flush(&pending, sizeof(pending));
   }

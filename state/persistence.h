@@ -4,8 +4,10 @@
 // reordering.
 //
 // Ordering that callers may rely on: after a process's death every store that it executed is seen,
-// in program order; after a power failure only what was flushed before a completed fence() is
-// certain, and of the rest any 8-byte word may be there or not.
+// in program order; after a power failure only what was flushed before a completed fence() of the
+// same processor is certain, and of the rest any 8-byte word may be there or not, in any order,
+// with any of the values that it had since it was last certain. One exception: a word stored with
+// store64_last() is not there without what was stored to its 64-byte line before it.
 //
 // Thread rule: none of its own; a word has one writer, or is changed with compare_and_swap().
 #pragma once
@@ -24,8 +26,13 @@ class PersistenceObserver {
  public:
   virtual ~PersistenceObserver() = default;
   virtual void storing(void* to, const void* from, size_t bytes) = 0;
+  virtual void storing_last(void* to, const void* from, size_t bytes) { storing(to, from, bytes); }
   virtual void flushing(const void* address, size_t bytes) = 0;
   virtual void fencing() = 0;
+  // The process that calls is this one, from now on; a process runs no more. For observers that are
+  // shared by forked processes, which have numbers of their own.
+  virtual void used_by(uint32_t) {}
+  virtual void process_ended(uint32_t) {}
 };
 
 class Persistence {
@@ -38,6 +45,13 @@ class Persistence {
   bool flushes() const { return flushes_; }
   // Null: none. Not on the packet path of a running node.
   void observe(PersistenceObserver* observer) { observer_ = observer; }
+  PersistenceObserver* observer() const { return observer_; }
+  void used_by(uint32_t process) {
+    if (observer_ != nullptr) observer_->used_by(process);
+  }
+  void process_ended(uint32_t process) {
+    if (observer_ != nullptr) observer_->process_ended(process);
+  }
 
   // Words are stored in ascending order, each whole.
   void store(void* to, const void* from, size_t bytes) {
@@ -50,6 +64,14 @@ class Persistence {
   void store64(void* to, uint64_t value) {
     if (observer_ != nullptr) [[unlikely]]
       observer_->storing(to, &value, sizeof(value));
+    std::atomic_ref<uint64_t>(*static_cast<uint64_t*>(to)).store(value, std::memory_order_release);
+  }
+  // Durable no earlier than the store64()s to the same line before it: x86 keeps the order of
+  // ordinary stores to one line, because it is written back whole. Not after nontemporal(), zero()
+  // or store(), whose stores have no order of their own.
+  void store64_last(void* to, uint64_t value) {
+    if (observer_ != nullptr) [[unlikely]]
+      observer_->storing_last(to, &value, sizeof(value));
     std::atomic_ref<uint64_t>(*static_cast<uint64_t*>(to)).store(value, std::memory_order_release);
   }
   void store32(void* to, uint32_t value) {

@@ -1,7 +1,9 @@
 #include <cassert>
+#include <utility>
 
 #include "state/flow_table.h"
 #include "state/page_claims.h"
+#include "state/planted_bug.h"
 #include "state/pool_impl.h"
 #include "state/redo_record.h"
 
@@ -36,13 +38,29 @@ RedoLog::Newest RedoLog::newest() const {
 void RedoLog::apply_newest() {
   const Regions& regions = pool_.impl_->regions;
   Persistence& persistence = pool_.impl_->persistence;
-  const LogContents contents = read_log(regions, log_);
+  LogContents contents = read_log(regions, log_);
+  if (planted(PlantedBug::kAppliedOutOfOrder)) std::swap(contents.valid[0], contents.valid[1]);
+  make_durable(contents);
   for (const uint64_t sequence : contents.valid) {
     if (sequence <= contents.retired) continue;
     apply_redo_record(regions.redo_slot(log_, sequence), regions, persistence);
   }
   persistence.fence();
   persistence.store64(&regions.log(log_).applied, contents.newest());
+}
+
+// A worker may have died between its last store to the record and the fence: then the record is
+// there for all to see, and a power cut would still take it away from under what is applied.
+void RedoLog::make_durable(const LogContents& contents) const {
+  Persistence& persistence = pool_.impl_->persistence;
+  for (const uint64_t sequence : contents.valid) {
+    if (sequence <= contents.retired) continue;
+    const std::byte* slot = pool_.impl_->regions.redo_slot(log_, sequence);
+    const auto& header = *reinterpret_cast<const RedoHeader*>(slot);
+    if (!planted(PlantedBug::kAppliedBeforeDurable))
+      persistence.flush(slot, sizeof(header) + header.payload_bytes);
+  }
+  persistence.fence();
 }
 
 uint32_t RedoLog::reclaim_pages() {
@@ -64,7 +82,8 @@ void RedoLog::retire(uint64_t sequence) {
   LogHeader& log = regions.log(log_);
   if (sequence <= log.retired) return;
   const std::byte* slot = regions.redo_slot(log_, sequence);
-  if (reinterpret_cast<const RedoHeader*>(slot)->sequence == sequence) {
+  if (reinterpret_cast<const RedoHeader*>(slot)->sequence == sequence &&
+      !planted(PlantedBug::kRetiredBeforeFlushed)) {
     flush_home_lines(slot, regions, persistence);
   }
   persistence.fence();

@@ -11,7 +11,7 @@ namespace {
 constexpr const char* kDefaultController = "127.0.0.1:7470";
 
 struct Option {
-  enum class Value { kNone, kText, kNumber, kSeconds };
+  enum class Value { kNone, kText, kNumber, kRate, kSeconds };
   const char* name;
   Value value;
 };
@@ -23,7 +23,9 @@ constexpr std::array kOptions = {
     Option{"--limit", Option::Value::kNumber},       Option{"--chain", Option::Value::kText},
     Option{"--node", Option::Value::kText},          Option{"--count", Option::Value::kNumber},
     Option{"--interval-ms", Option::Value::kNumber}, Option{"--json", Option::Value::kText},
-    Option{"--watch", Option::Value::kNone},
+    Option{"--watch", Option::Value::kNone},         Option{"--kills", Option::Value::kNumber},
+    Option{"--seed", Option::Value::kNumber},        Option{"--rate", Option::Value::kRate},
+    Option{"--victims", Option::Value::kText},
 };
 const std::set<std::string> kGlobalOptions = {"--controller", "--output", "--timeout", "--help"};
 
@@ -50,8 +52,9 @@ const std::array<Command, 11>& commands() {
       {"drill",
        1,
        1,
-       {"--chain", "--node", "--count", "--interval-ms", "--json"},
-       "drill kill-worker|hang-worker|kill-node [options]"},
+       {"--chain", "--node", "--count", "--interval-ms", "--json", "--kills", "--seed", "--rate",
+        "--victims"},
+       "drill kill-worker|hang-worker|storm|kill-node|power-cut [options]"},
       {"events", 0, 0, {"--watch", "--limit", "--chain"}, "events [--watch] [--limit N]"},
       {"version", 0, 0, {}, "version"},
       {"help", 0, 1, {}, "help"},
@@ -81,6 +84,11 @@ Result<void> check_value(const Option& option, const std::string& value) {
   double seconds = 0;
   if (option.value == Option::Value::kNumber && !(is_number(value, whole) && whole > 0)) {
     return usage(std::string(option.name) + ": \"" + value + "\" is no whole number above 0");
+  }
+  if (option.value == Option::Value::kRate &&
+      !(is_number(value, whole) && whole > 0 && whole <= 10'000)) {
+    return usage(std::string(option.name) + ": \"" + value +
+                 "\" is not accepted; accepted: kills a second, 1 to 10000");
   }
   if (option.value == Option::Value::kSeconds &&
       !(is_number(value, seconds) && seconds >= 0.05 && seconds <= 86'400)) {
@@ -171,7 +179,7 @@ std::chrono::milliseconds CommandLine::timeout() const {
   } else if (command_ == "apply" || command_ == "delete" || command_ == "flows") {
     seconds = 40;  // longer than the controller waits for a node
   } else if (command_ == "drill") {
-    const double injections = number("--count", 1);
+    const double injections = number("--kills", number("--count", 1));
     seconds = 120 + injections * (2 + number("--interval-ms", 100) / 1e3);
   }
   return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1e3));
@@ -195,8 +203,15 @@ Commands
   stats [CHAIN]                    counters of chains, ports and nodes, drops by reason
   drill kill-worker [--chain C] [--count N] [--interval-ms M]
   drill hang-worker [--chain C] [--count N] [--interval-ms M]
+  drill storm [--kills N] [--seed S] [--rate R] [--victims V,...] [--chain C]
+                                   random victims at random moments, R a second on average
+                                   (83); V: worker, standby, successor, several; without
+                                   --chain over all chains; Ctrl-C ends it
   drill kill-node [--node N]       inject a fault and report what it did; --json FILE also
                                    writes the report as JSON
+  drill power-cut [--node N] [--seed S]
+                                   as kill-node, and the node's next start finds its state
+                                   pool as a power cut could have left it
   events [--watch] [--limit N]     what happened; --watch goes on
   version                          print the version
   help                             print this

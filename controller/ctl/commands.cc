@@ -9,6 +9,7 @@
 
 #include "controller/clock.h"
 #include "controller/ctl/chain_yaml.h"
+#include "controller/ctl/interrupts.h"
 #include "controller/ctl/table.h"
 
 namespace flowkeep {
@@ -585,6 +586,7 @@ int run_flowkeepctl(const std::vector<std::string>& arguments,
       {"delete", run_delete}, {"top", run_top},     {"flows", run_flows},
       {"stats", run_stats},   {"drill", run_drill}, {"events", run_events},
   };
+  if (line->command() == "drill") hold_interrupts();
   Connection connection(line->controller(), line->timeout());
   return kRuns.at(line->command())({*line, connection, in, out, err});
 }

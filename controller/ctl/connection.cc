@@ -104,8 +104,23 @@ Result<v1::ListFlowsResponse> Connection::flows(const v1::ListFlowsRequest& requ
 Result<v1::GetStatisticsResponse> Connection::statistics(const v1::GetStatisticsRequest& request) {
   return channel_->call<v1::Statistics>(&v1::Statistics::Stub::Get, request);
 }
-Result<v1::DrillReport> Connection::drill(const v1::RunDrillRequest& request) {
-  return channel_->call<v1::Drills>(&v1::Drills::Stub::Run, request);
+Result<v1::DrillReport> Connection::drill(
+    const v1::RunDrillRequest& request,
+    const std::function<void(const v1::DrillProgress&)>& on_progress) {
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + channel_->timeout);
+  const auto stub = v1::Drills::NewStub(channel_->channel);
+  const auto reader = stub->RunWithProgress(&context, request);
+  v1::DrillProgress progress;
+  while (reader->Read(&progress)) {
+    if (!progress.has_report()) on_progress(progress);
+  }
+  const grpc::Status status = reader->Finish();
+  if (!status.ok()) return channel_->error(status);
+  return std::move(*progress.mutable_report());
+}
+Result<v1::StopDrillResponse> Connection::stop_drill() {
+  return channel_->call<v1::Drills>(&v1::Drills::Stub::Stop, v1::StopDrillRequest());
 }
 Result<v1::ListEventsResponse> Connection::events(const v1::ListEventsRequest& request) {
   return channel_->call<v1::Events>(&v1::Events::Stub::List, request);

@@ -31,7 +31,10 @@ class Connection {
   Result<v1::ListWorkersResponse> workers(const v1::ListWorkersRequest& request);
   Result<v1::ListFlowsResponse> flows(const v1::ListFlowsRequest& request);
   Result<v1::GetStatisticsResponse> statistics(const v1::GetStatisticsRequest& request);
-  Result<v1::DrillReport> drill(const v1::RunDrillRequest& request);
+  // Told of the progress until the drill has ended.
+  Result<v1::DrillReport> drill(const v1::RunDrillRequest& request,
+                                const std::function<void(const v1::DrillProgress&)>& on_progress);
+  Result<v1::StopDrillResponse> stop_drill();
   Result<v1::ListEventsResponse> events(const v1::ListEventsRequest& request);
   // Until the controller ends the stream; always an error. No timeout.
   Error watch_events(const v1::WatchEventsRequest& request,

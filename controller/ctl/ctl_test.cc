@@ -6,6 +6,8 @@
 
 #include "controller/ctl/chain_yaml.h"
 #include "controller/ctl/commands.h"
+#include "controller/ctl/drill_report.h"
+#include "controller/ctl/plot.h"
 #include "controller/ctl/table.h"
 
 namespace flowkeep {
@@ -164,6 +166,9 @@ TEST(Ctl, WrongUsageIsTwo) {
       {"drill"},
       {"drill", "kill-worker", "--count", "0"},
       {"drill", "kill-worker", "--count", "many"},
+      {"drill", "storm", "--rate", "0"},
+      {"drill", "storm", "--rate", "20000"},
+      {"drill", "storm", "--seed", "first"},
       {"top", "--interval", "0"},
       {"top", "--once=yes"},
       {"get", "chains", "-o", "xml"},
@@ -218,6 +223,46 @@ TEST(Ctl, TimeoutsSuitTheCommand) {
   EXPECT_EQ(CommandLine::parse({"drill", "kill-worker", "--count", "100"}, "")->timeout().count(),
             330'000);
   EXPECT_EQ(CommandLine::parse({"get", "chains"}, "")->controller(), "127.0.0.1:7470");
+}
+
+TEST(Plot, DrawsColumnsInBothCharacterSets) {
+  const std::vector<double> values = {0, 5, 10, -1, 20};
+  EXPECT_EQ(plot_columns(values, 20, 2, Characters::kUnicode),
+            (std::vector<std::string>{"    █", " ▄█ █"}));
+  EXPECT_EQ(plot_columns(values, 20, 2, Characters::kAscii),
+            (std::vector<std::string>{"    #", " .# #"}));
+  EXPECT_EQ(plot_columns({0, 0}, 0, 1, Characters::kAscii), (std::vector<std::string>{"  "}));
+  EXPECT_EQ(rate_text(1'210'000), "1.21 M");
+  EXPECT_EQ(rate_text(240'000), "240.0 k");
+}
+
+TEST(DrillReport, ShowsPercentilesPlotsAndTheWorst) {
+  v1::DrillReport report;
+  report.set_kind("storm");
+  report.set_kills(10'000);
+  report.set_seed(42);
+  report.set_medium("tmpfs");
+  report.set_medium_survives("worker and node-process death");
+  report.set_emulated(true);
+  report.mutable_detect_us()->set_count(10'000);
+  report.mutable_detect_us()->set_p999(2'500);
+  for (int bin = 0; bin < 60; ++bin) report.mutable_timeline()->add_median_pps(bin == 20 ? 0 : 1e6);
+  for (int bin = 0; bin < 60; ++bin) report.mutable_timeline()->add_worst_pps(5e5);
+  report.mutable_timeline()->set_bin_ms(1);
+  report.mutable_timeline()->set_first_ms(-20);
+  report.add_injections()->set_victim("successor");
+  v1::DrillCheck& check = *report.add_checks();
+  check.set_name("packets lost");
+  check.set_measured(3);
+  std::ostringstream out;
+  print_drill_report(out, report, Characters::kAscii);
+  for (const char* expected :
+       {"Drill storm\n", "faults              10000", "seed                42",
+        "tmpfs: survives worker and node-process death; flushes are emulated", "2.50 ms",
+        "     1.00 M |#################### #######################################\n", "-20 ms",
+        "^ fault", "successor", "packets lost   FAILED          3"}) {
+    EXPECT_NE(out.str().find(expected), std::string::npos) << expected << "\nin\n" << out.str();
+  }
 }
 
 TEST(Table, AlignsItsColumns) {

@@ -50,8 +50,8 @@ void Supervisor::handle(const node::internal::Request& request) {
       return apply(request.id(), request.apply().revision());
     case node::internal::Request::kRemove:
       return remove(request.id(), request.remove().chain());
-    case node::internal::Request::kDrill:
-      return begin_drill(request.id(), request.drill());
+    case node::internal::Request::kHang:
+      return hang_worker(request.id(), request.hang());
     case node::internal::Request::WHAT_NOT_SET:
       return reply_error(request.id(), internal_error("request", "is empty"));
   }

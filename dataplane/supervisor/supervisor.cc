@@ -69,7 +69,15 @@ Result<std::unique_ptr<Supervisor>> Supervisor::start(const NodeConfig& config) 
   Result<std::unique_ptr<Pool>> pool = open_pool(
       {.path = config.pool_path, .bytes = config.pool_bytes, .emulate_pmem = config.emulate_pmem});
   if (!pool) return pool.error();
+  static_assert(kSwitchProcess < EmulatedMedium::kMostProcesses);
+  std::unique_ptr<EmulatedMedium> medium;
+  if (config.power_cut_drills) {
+    auto opened = EmulatedMedium::open(config.pool_path, **pool);
+    if (!opened) return opened.error();
+    medium = std::move(*opened);
+  }
   const RecoveryReport recovery = (*pool)->recover_all();
+  if (medium) medium->begin();
   std::printf(
       "flowkeep-node %s: pool %s, %llu MiB on %s%s: survives %s; %s, %u bursts completed\n",
       config.name.c_str(), config.pool_path.c_str(),
@@ -86,6 +94,8 @@ Result<std::unique_ptr<Supervisor>> Supervisor::start(const NodeConfig& config) 
   std::fflush(stdout);
 
   std::unique_ptr<Supervisor> supervisor(new Supervisor(config, *arena, std::move(*pool)));
+  supervisor->medium_ = std::move(medium);
+  supervisor->pool_->persistence().used_by(kSupervisorProcess);
   Result<ZygoteRoot> root = ZygoteRoot::start(supervisor->arena_, *supervisor->pool_);
   if (!root) return root.error();
   supervisor->root_ = *root;
@@ -100,6 +110,7 @@ Result<std::unique_ptr<Supervisor>> Supervisor::start(const NodeConfig& config) 
     return up.error();
   }
   supervisor->event("node_started", "", config.name);
+  supervisor->tell_power_cut();
   supervisor->restore_chains();
   std::printf("flowkeep-node %s: ready, %zu ports, agent at %s\n", config.name.c_str(),
               config.ports.size(), config.agent_listen.c_str());
@@ -163,6 +174,7 @@ Result<void> Supervisor::start_switch() {
   if (pid < 0) return internal_error("switch", std::string("fork: ") + std::strerror(errno));
   if (pid == 0) {
     become("flowkeep-switch", static_cast<pid_t>(header_.supervisor_pid.load()));
+    pool_->persistence().used_by(kSwitchProcess);
     const int status = switch_main(config_, arena_, *pool_, {wake_fd_, death_fd_});
     std::fflush(nullptr);
     _exit(status);
@@ -287,6 +299,7 @@ void Supervisor::on_child_exit(size_t index) {
 // Packets in flight are lost, state is not: every slot's last committed burst is completed, the
 // arena is emptied, and switch and workers start again on it.
 void Supervisor::on_switch_death(const std::string& how) {
+  pool_->persistence().process_ended(kSwitchProcess);
   event("switch_restarted", "", "the switch ended with " + how);
   header_.switch_restarts.fetch_add(1);
   for (auto& [index, chain] : chains_) {
@@ -331,7 +344,6 @@ void Supervisor::on_timer() {
   if (read(timer_fd_, &expirations, sizeof(expirations)) < 0) return;
   settle_takeovers();
   look_for_hangs();
-  if (drill_) continue_drill();
   for (auto& [index, chain] : chains_) {
     if (chain.handing_over) continue_handover(chain);
     if (chain.removing) continue_removal(chain);
@@ -339,7 +351,7 @@ void Supervisor::on_timer() {
   std::erase_if(chains_, [](const auto& entry) {
     return entry.second.removing && entry.second.slots.empty() && entry.second.name.empty();
   });
-  const bool urgent = drill_.has_value() || !takeovers_settled_ || !mailbox_idle() ||
+  const bool urgent = !takeovers_settled_ || !mailbox_idle() ||
                       std::any_of(chains_.begin(), chains_.end(), [](const auto& entry) {
                         return entry.second.handing_over || entry.second.removing;
                       });
@@ -410,6 +422,19 @@ void Supervisor::stop_all() {
   pool_->recover_all();
   std::error_code ignored;
   std::filesystem::remove_all(run_directory(), ignored);
+}
+
+// A drill's order, carried out before the pool was recovered.
+void Supervisor::tell_power_cut() {
+  if (!medium_ || !medium_->cut()) return;
+  const EmulatedCut& cut = *medium_->cut();
+  header_.power_cut_seed = cut.seed;
+  header_.power_cut_words_at_risk = cut.words_at_risk;
+  header_.power_cut_words_lost = cut.words_lost;
+  event("power_cut", "",
+        "drill, seed " + std::to_string(cut.seed) + ": of " + std::to_string(cut.words_at_risk) +
+            " words that no fence covered " + std::to_string(cut.words_lost) +
+            " were lost; the pool was recovered from there");
 }
 
 void Supervisor::event(const char* kind, const std::string& chain, const std::string& message) {

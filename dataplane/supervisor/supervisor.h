@@ -27,6 +27,7 @@
 #include "dataplane/supervisor/death_watch.h"
 #include "dataplane/worker.h"
 #include "dataplane/zygote.h"
+#include "state/emulated_medium.h"
 #include "state/pool.h"
 
 namespace flowkeep {
@@ -86,23 +87,6 @@ class Supervisor {
     std::optional<uint64_t> request;     // of the agent, answered when done
     double build_ms = 0;
     uint64_t handover_tsc = 0;
-  };
-
-  struct Drill {
-    uint64_t request = 0;
-    node::v1::DrillReport report;
-    uint32_t chain = 0;
-    bool hang = false;
-    uint32_t remaining = 0;
-    uint64_t interval_tsc = 0;
-    uint64_t next_tsc = 0;
-    uint64_t injected_tsc = 0;  // 0: nothing under way
-    uint64_t detected_tsc = 0;
-    uint64_t taken_over_tsc = 0;
-    uint64_t settling_since_tsc = 0;  // after the last injection
-    uint32_t slot = 0;
-    uint32_t next_slot = 0;
-    node::v1::DrillInjection injection;
   };
 
   Supervisor(const NodeConfig& config, Arena arena, std::unique_ptr<Pool> pool);
@@ -173,23 +157,20 @@ class Supervisor {
   bool mailbox_idle() const;
 
   // Drills (drills.cc).
-  void begin_drill(uint64_t request, const node::v1::RunDrillRequest& wanted);
-  void continue_drill();
-  void inject();
-  void note_takeover(uint8_t slot, const struct SlotRecovery& recovery, uint64_t detected_tsc);
-  void finish_injection(double first_packet_us);
-  void settle_drill();
-  void finish_drill();
-  uint64_t lost_packets(const ChainState& chain) const;
+  void hang_worker(uint64_t request, const node::internal::HangWorker& wanted);
+  void note_death(pid_t victim, int slot, uint32_t chain, const struct SlotRecovery& recovery,
+                  uint64_t detected_tsc);
 
   void reply(const node::internal::Reply& reply);
   void reply_error(uint64_t request, const Error& error);
+  void tell_power_cut();
   void event(const char* kind, const std::string& chain, const std::string& message);
 
   const NodeConfig& config_;
   Arena arena_;
   ArenaHeader& header_;
   std::unique_ptr<Pool> pool_;
+  std::unique_ptr<EmulatedMedium> medium_;  // null without power_cut_drills
   std::optional<ZygoteRoot> root_;
   int epoll_fd_ = -1;
   int signal_fd_ = -1;
@@ -204,7 +185,6 @@ class Supervisor {
   std::vector<WorkerInfo> workers_;
   std::map<uint32_t, ChainState> chains_;  // by index in the arena
   std::deque<SwitchRequest> switch_queue_;
-  std::optional<Drill> drill_;
   bool takeovers_settled_ = true;
   bool stopping_ = false;
   bool failed_ = false;

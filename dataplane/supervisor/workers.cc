@@ -191,6 +191,7 @@ void Supervisor::fail_over(uint32_t index) {
   const uint64_t detected_tsc = rte_rdtsc();
   WorkerInfo& info = workers_[index];
   const int slot = header_.processes[index].slot.load();
+  pool_->persistence().process_ended(index);
   info.recovery = recover_slot(arena_, *pool_, static_cast<size_t>(slot));
   info.failed_over = true;
   info.failed_slot = slot;
@@ -198,7 +199,7 @@ void Supervisor::fail_over(uint32_t index) {
   const auto found = chains_.find(info.chain);
   if (found == chains_.end()) return;
   fill_slots(found->second);
-  note_takeover(static_cast<uint8_t>(slot), info.recovery, detected_tsc);
+  note_death(header_.processes[index].pid.load(), slot, info.chain, info.recovery, detected_tsc);
 }
 
 void Supervisor::on_worker_death(const Child& child, std::string how) {
@@ -211,6 +212,10 @@ void Supervisor::on_worker_death(const Child& child, std::string how) {
   const int slot = process.slot.load();
   if (slot >= 0 && header_.slots[slot].process.load() == static_cast<int32_t>(child.process))
     fail_over(child.process);
+  if (!info.failed_over) {
+    pool_->persistence().process_ended(child.process);
+    note_death(child.pid, -1, child.chain, {}, rte_rdtsc());
+  }
   process.state.store(ProcessState::kFree);
   process.pid.store(0);
   process.slot.store(-1);
@@ -367,7 +372,7 @@ void Supervisor::replace_worker(uint32_t index, const std::string& why) {
   header_.chains[chain.index].worker_deaths.fetch_add(1);
   header_.chains[chain.index].failovers.fetch_add(1);
   fill_slots(chain);
-  note_takeover(slot, recovery, detected_tsc);
+  note_death(pid, slot, chain.index, recovery, detected_tsc);
   event("worker_hung", chain.name,
         "worker " + std::to_string(pid) + " in slot " + std::to_string(slot) + " " + why +
             "; killed and replaced");
@@ -382,6 +387,7 @@ void Supervisor::end_worker(uint32_t index) {
   const pid_t pid = process.pid.load();
   if (pid > 0) kill(pid, SIGKILL);
   syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0);
+  pool_->persistence().process_ended(index);
   const int slot = process.slot.load();
   if (slot >= 0 && header_.slots[slot].process.load() == static_cast<int32_t>(index))
     header_.slots[slot].process.store(-1);

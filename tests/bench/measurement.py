@@ -37,3 +37,18 @@ def publish(benchmark, results, as_json):
             print(f"  {row['case']:<32} {row['metric']:<18} {row['median']:>14,.2f} {row['unit']:<10} "
                   f"({row['min']:,.2f} to {row['max']:,.2f}){goal}")
     return 0 if all(row["met"] is not False for row in results) else 1
+
+
+def publish_checks(benchmark, outcome, as_json):
+    """Prints {"results": rows, "checks": [{name, ok, measured, required, unit}]}; 0 if every check holds."""
+    results, checks = outcome["results"], outcome["checks"]
+    if as_json:
+        json.dump({"benchmark": benchmark, "machine": machine(), "results": results, "checks": checks}, sys.stdout,
+                  indent=2)
+        print()
+    else:
+        publish(benchmark, results, False)
+        for check in checks:
+            print(f"  {'ok     ' if check['ok'] else 'FAILED '} {check['name']:<60} {check['measured']!s:>16} "
+                  f"required {check['required']} {check['unit']}")
+    return 0 if all(check["ok"] for check in checks) else 1

@@ -207,7 +207,7 @@ def test_a_stopped_worker_does_not_hold_an_update_up(lab):
     site.ctl.apply(lab.write_yaml("chain.yaml", document))
     site.ctl.wait_for_chain(CHAIN, revision + 1)
     wait_until(lambda: dead(victim), "the stopped worker to be gone")
-    assert all(worker["pid"] != victim for worker in site.ctl.workers(CHAIN))
+    wait_until(lambda: all(worker["pid"] != victim for worker in site.ctl.workers(CHAIN)), "it to be reaped")
 
 
 def test_node_leaves_nothing_when_stopped(lab):
