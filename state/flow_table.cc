@@ -145,12 +145,11 @@ FlowTable::Opened FlowTable::open(uint32_t bucket, const FlowKey& inside, const 
     return {status, 0};
   }
   impl_->take_record(bucket, id);
-  FlowRecord& record = stage(id);
-  record = {};
+  FlowRecord& record = impl_->write_set.stage_fresh_record(record_line(id));
   record.inside_key = inside;
   record.outside_key = outside;
   record.phase = FlowPhase::kOpening;
-  record.bucket = bucket;
+  record.bucket = static_cast<uint16_t>(bucket);
   return {OpenStatus::kOk, id};
 }
 

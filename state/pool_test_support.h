@@ -16,6 +16,7 @@
 #include "state/flow_table.h"
 #include "state/layout.h"
 #include "state/pool.h"
+#include "state/record_checksum.h"
 
 namespace flowkeep {
 
@@ -101,6 +102,24 @@ inline uint64_t flows_of(const FlowModel& model) {
   return flows;
 }
 
+// "" if every record of chain 0 that has been used carries its checksum, free ones too.
+inline std::string bad_checksum(Pool& pool) {
+  const Regions regions(pool.base(), Geometry::of(pool.bytes()));
+  for (uint32_t bucket = 0; bucket < kMaxBuckets; ++bucket) {
+    uint32_t used = regions.bucket(0, bucket).records_used;
+    for (uint32_t page = regions.bucket(0, bucket).record_page; page != 0;
+         page = static_cast<uint32_t>(regions.page_word(page) >> 32), used = kRecordsPerPage) {
+      for (RecordId id = page * kRecordsPerPage; id < page * kRecordsPerPage + used; ++id) {
+        const FlowRecord& record = regions.record(id);
+        if (record.checksum != record_checksum(id, record)) {
+          return "checksum of record " + std::to_string(id);
+        }
+      }
+    }
+  }
+  return "";
+}
+
 // "" if chain 0 of the pool holds exactly the model's flows, each found by both of its keys;
 // otherwise what is wrong. `numbers`: flow numbers lie below it.
 inline std::string difference(Pool& pool, const FlowModel& model) {
@@ -120,6 +139,7 @@ inline std::string difference(Pool& pool, const FlowModel& model) {
       if (table.record(id).bucket != bucket) return flow + ": bucket";
     }
   }
+  if (const std::string wrong = bad_checksum(pool); !wrong.empty()) return wrong;
   uint64_t seen = 0;
   pool.for_each_flow(0, [&](const FlowRecord&) { return ++seen, true; });
   if (seen != flows_of(model)) return "for_each_flow saw " + std::to_string(seen);

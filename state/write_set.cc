@@ -4,6 +4,7 @@
 #include <cassert>
 #include <cstring>
 
+#include "state/record_checksum.h"
 #include "state/redo_record.h"
 
 #if defined(__AVX512F__)
@@ -15,6 +16,7 @@ namespace flowkeep {
 namespace {
 
 constexpr unsigned kSoftWord = offsetof(FlowRecord, last_seen_s) / sizeof(uint64_t);
+constexpr unsigned kChecksumWord = offsetof(FlowRecord, checksum) / sizeof(uint64_t);
 
 // Bit i: word i of the two lines differs.
 uint8_t changed_words(const std::byte* line, const std::byte* home) {
@@ -49,6 +51,7 @@ WriteSet::WriteSet(std::byte* base)
       copies_(std::make_unique<Line[]>(kMaxLines)),
       numbers_(std::make_unique<uint64_t[]>(kMaxLines)),
       kinds_(std::make_unique<LineKind[]>(kMaxLines)),
+      fresh_(std::make_unique<bool[]>(kMaxLines)),
       masks_(std::make_unique<uint8_t[]>(kMaxLines)),
       table_(std::make_unique<TableEntry[]>(kTableEntries)),
       used_slots_(std::make_unique<uint32_t[]>(kMaxLines)),
@@ -64,6 +67,7 @@ uint32_t WriteSet::add(uint64_t line, uint32_t count) {
   for (uint32_t i = 0; i < count; ++i) {
     numbers_[position + i] = line + i;
     kinds_[position + i] = LineKind::kPlain;
+    fresh_[position + i] = false;
   }
   std::memcpy(copies_[position].bytes, base_ + line * kLineBytes, count * kLineBytes);
   lines_ += count;
@@ -86,10 +90,37 @@ FlowRecord& WriteSet::stage_record(uint64_t first_line) {
   return *reinterpret_cast<FlowRecord*>(copies_[position].bytes);
 }
 
+FlowRecord& WriteSet::stage_fresh_record(uint64_t first_line) {
+  FlowRecord& record = stage_record(first_line);
+  fresh_[position_of(first_line)] = true;
+  record = {};
+  return record;
+}
+
 FlowRecord* WriteSet::staged_record(uint64_t first_line) {
   if (lines_ == 0) return nullptr;
   const uint32_t position = position_of(first_line);
   return position == kNone ? nullptr : reinterpret_cast<FlowRecord*>(copies_[position].bytes);
+}
+
+void WriteSet::compare_with_home(uint32_t position) {
+  masks_[position] = changed_words(copies_[position].bytes, home(position));
+}
+
+// Both lines, and the checksum that follows from them.
+void WriteSet::compare_record_with_home(uint32_t first) {
+  compare_with_home(first);
+  compare_with_home(first + 1);
+  masks_[first] &= static_cast<uint8_t>(~(1u << kSoftWord));
+  if ((masks_[first] | masks_[first + 1]) == 0 && !fresh_[first]) return;
+  auto& record = *reinterpret_cast<FlowRecord*>(copies_[first].bytes);
+  const auto& before = *reinterpret_cast<const FlowRecord*>(home(first));
+  const auto id = static_cast<RecordId>(numbers_[first] * kLineBytes / sizeof(FlowRecord));
+  record.checksum =
+      fresh_[first] ? record_checksum(id, record) : changed_record_checksum(before, record);
+  if (record_word(record, kChecksumWord) != record_word(before, kChecksumWord)) {
+    masks_[first] |= 1u << kChecksumWord;
+  }
 }
 
 size_t WriteSet::build_record(uint64_t sequence, BurstPositions after, HashSecret secret) {
@@ -98,9 +129,9 @@ size_t WriteSet::build_record(uint64_t sequence, BurstPositions after, HashSecre
   uint64_t* to = payload;
   uint32_t changed_lines = 0;
   for (uint32_t i = 0; i < lines_; ++i) {
-    uint8_t mask = changed_words(copies_[i].bytes, home(i));
-    if (kinds_[i] == LineKind::kRecordFirst) mask &= static_cast<uint8_t>(~(1u << kSoftWord));
-    masks_[i] = mask;
+    if (kinds_[i] == LineKind::kPlain) compare_with_home(i);
+    if (kinds_[i] == LineKind::kRecordFirst) compare_record_with_home(i);
+    const uint8_t mask = masks_[i];
     if (mask == 0) continue;
     ++changed_lines;
     *to++ = RedoLine{numbers_[i], mask, kinds_[i]}.pack();
