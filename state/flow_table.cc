@@ -5,6 +5,8 @@
 #include <vector>
 
 #include "state/bucket_index.h"
+#include "state/extents.h"
+#include "state/layout_table.h"
 #include "state/page_claims.h"
 #include "state/pool_impl.h"
 #include "state/redo_record.h"
@@ -27,7 +29,7 @@ constexpr uint64_t record_line(RecordId id) {
 }  // namespace
 
 struct FlowTable::Impl {
-  Impl(Pool::Impl& pool, uint32_t chain_index)
+  Impl(Pool& owner, Pool::Impl& pool, uint32_t chain_index)
       : regions(pool.regions),
         persistence(pool.persistence),
         secret(pool.regions.superblock().secret),
@@ -35,6 +37,8 @@ struct FlowTable::Impl {
         write_set(regions.base()),
         claims(regions, persistence),
         index(regions, chain, write_set, claims, persistence),
+        extents(regions, chain, write_set, index, claims, persistence),
+        layouts(owner, chain_index),
         sweeps(kMaxBuckets) {}
 
   // Where the next sweep of a bucket goes on. Page 0: at its newest page.
@@ -67,6 +71,8 @@ struct FlowTable::Impl {
   WriteSet write_set;
   PageClaims claims;
   BucketIndex index;
+  Extents extents;
+  LayoutTable layouts;
   std::vector<SweepCursor> sweeps;
 };
 
@@ -80,7 +86,7 @@ void FlowTable::Impl::use_log(uint32_t number) {
 }
 
 FlowTable::FlowTable(Pool& pool, uint32_t chain_index, uint32_t log)
-    : impl_(std::make_unique<Impl>(*pool.impl_, chain_index)) {
+    : impl_(std::make_unique<Impl>(pool, *pool.impl_, chain_index)) {
   assert(chain_index < kMaxChains);
   impl_->use_log(log);
 }
@@ -112,9 +118,11 @@ const FlowRecord& FlowTable::record(RecordId id) const {
 
 // ---- Changes.
 
-bool FlowTable::has_room(uint32_t n) const {
-  return impl_->write_set.room() >= n * kLinesPerChange + kLinesInReserve &&
-         impl_->claims.room() >= n * kClaimsPerChange;
+bool FlowTable::has_room(uint32_t n, size_t extent_bytes) const {
+  const uint32_t lines = kLinesPerChange + (extent_bytes == 0 ? 0 : Extents::kLinesPerChange);
+  const uint32_t claims = kClaimsPerChange + Extents::claims_for(extent_bytes);
+  return impl_->write_set.room() >= n * lines + kLinesInReserve &&
+         impl_->claims.room() >= n * claims && impl_->extents.room() >= 2 * n;
 }
 
 FlowTable::Opened FlowTable::open(uint32_t bucket, const FlowKey& inside, const FlowKey& outside) {
@@ -193,6 +201,8 @@ void FlowTable::close(RecordId id) {
   FlowRecord& record = stage(id);
   assert(record.phase != FlowPhase::kFree);
   const uint32_t bucket = record.bucket;
+  if (record.extent != 0) impl_->extents.release(bucket, record.extent);
+  record.extent = 0;
   impl_->index.remove(bucket, hash_tag(hash_key(record.inside_key, impl_->secret)), id);
   impl_->index.remove(bucket, hash_tag(hash_key(record.outside_key, impl_->secret)), id);
   BucketHeader& header = impl_->index.stage_header(bucket);
@@ -207,6 +217,37 @@ void FlowTable::touch(RecordId id, uint32_t now_s) {
   if (home.last_seen_s != now_s) impl_->persistence.store32(&home.last_seen_s, now_s);
   FlowRecord* staged = impl_->write_set.staged_record(record_line(id));
   if (staged != nullptr) staged->last_seen_s = now_s;
+}
+
+// ---- Extents.
+
+std::span<const std::byte> FlowTable::extent(RecordId id) const {
+  const uint32_t first_block = impl_->view(id).extent;
+  if (first_block == 0) return {};
+  return impl_->extents.read(id, first_block);
+}
+
+OpenStatus FlowTable::set_extent(RecordId id, std::span<const std::byte> content) {
+  assert(content.size() <= kMaxExtentBytes && !impl_->committed);
+  Impl& self = *impl_;
+  // The record's two lines and its release come on top of what write() looks for itself.
+  if (self.write_set.room() < 2 + Extents::kLinesPerChange || self.extents.room() == 0) {
+    return OpenStatus::kWriteSetFull;
+  }
+  const FlowRecord before = self.view(id);
+  uint32_t first_block = 0;
+  if (!content.empty()) {
+    const OpenStatus written =
+        self.extents.write(before.bucket, id, content, self.sequence, first_block);
+    if (written != OpenStatus::kOk) return written;
+  }
+  if (before.extent != 0) self.extents.release(before.bucket, before.extent);
+  if (before.extent != first_block) stage(id).extent = first_block;
+  return OpenStatus::kOk;
+}
+
+std::optional<StateLayout> FlowTable::layout_of(uint32_t revision) const {
+  return impl_->layouts.find(revision);
 }
 
 // ---- Port leases.
@@ -238,16 +279,20 @@ uint64_t FlowTable::commit(BurstPositions after) {
   Impl& self = *impl_;
   assert(!self.committed);
   self.write_set.store_soft_words(self.persistence);
+  self.extents.link_released();
   const size_t bytes = self.write_set.build_record(self.sequence, after, self.secret);
   // What was written past the write set must be durable before a record that relies on it can be
   // whole.
-  if (self.claims.any() || self.lease_acquired) self.persistence.fence();
+  if (self.claims.any() || self.lease_acquired || self.extents.any_written()) {
+    self.persistence.fence();
+  }
   std::byte* slot = self.regions.redo_slot(self.log, self.sequence);
   self.persistence.nontemporal(slot, self.write_set.record(), bytes);
   self.persistence.fence();
   self.committed = true;
   self.lease_acquired = false;
   self.claims.burst_ended();
+  self.extents.burst_ended();
   return self.sequence++;
 }
 
@@ -264,6 +309,7 @@ void FlowTable::abandon() {
   Impl& self = *impl_;
   assert(!self.committed);
   self.write_set.clear();
+  self.extents.burst_ended();
   if (self.claims.any()) {
     give_back_claims(self.regions, self.log, self.sequence - 1, self.persistence);
     self.claims.burst_ended();

@@ -12,9 +12,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <span>
 
 #include "state/flow_record.h"
 #include "state/pool.h"
+#include "state/state_layout.h"
 
 namespace flowkeep {
 
@@ -54,9 +57,9 @@ class FlowTable {
   const FlowRecord& record(RecordId id) const;
 
   // ---- Changes, all staged.
-  // Room for `n` more flow openings or changes before the write set might overflow? A burst ends
-  // early when not.
-  bool has_room(uint32_t n) const;
+  // Room for `n` more flow openings or changes before the write set might overflow, each of which
+  // sets an extent of up to `extent_bytes`? A burst ends early when not.
+  bool has_room(uint32_t n, size_t extent_bytes = 0) const;
   // A fresh record with both keys indexed. phase, revision, times, hard must be filled through
   // stage().
   struct Opened {
@@ -66,10 +69,21 @@ class FlowTable {
   Opened open(uint32_t bucket, const FlowKey& inside, const FlowKey& outside);
   // A staged copy to change; the first call copies the record's lines into the write set.
   FlowRecord& stage(RecordId id);
-  // Removes both index entries and puts the record on the free list.
+  // Removes both index entries, puts the record on the free list and frees its extent.
   void close(RecordId id);
   // Soft: stores last_seen_s in place (and in the staged copy, if any). No log, no flush.
   void touch(RecordId id, uint32_t now_s);
+
+  // ---- Extent: the flow's state of variable size, beside its record; up to kMaxExtentBytes.
+  // As this burst sees it; empty: none, or one that does not pass its checksum. Valid until the
+  // next call for any record, or the end of the burst.
+  std::span<const std::byte> extent(RecordId id) const;
+  // Replaces the content, nothing frees it. kOk, kPoolFull, or kWriteSetFull, which a has_room()
+  // that said yes excludes; with the last two the flow keeps what it had.
+  OpenStatus set_extent(RecordId id, std::span<const std::byte> content);
+
+  // Where a revision's functions keep their state, as LayoutTable::attach() was told.
+  std::optional<StateLayout> layout_of(uint32_t revision) const;
 
   // ---- Port leases (shared by all workers of the chain; a compare-and-swap in the pool).
   // Bucket that holds the block, or -1.

@@ -123,6 +123,7 @@ void Pool::finish_dropping_chains() {
     persistence.zero(&regions.bucket(*chain, 0), kMaxBuckets * sizeof(BucketHeader));
     persistence.zero(regions.leases(*chain),
                      kMaxExternalAddresses * kPortBlocks * sizeof(uint32_t));
+    persistence.zero(regions.layouts(*chain), kLayoutEntries * sizeof(LayoutEntry));
     persistence.fence();
     uint64_t* table = regions.page_table();
     for (uint64_t i = 0; i < total_pages(); ++i) {

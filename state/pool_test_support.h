@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <random>
+#include <set>
 #include <string>
 #include <unordered_map>
 
@@ -146,12 +147,37 @@ inline std::string difference(Pool& pool, const FlowModel& model) {
   return "";
 }
 
+// "" if each block of the bucket's extent pages is in the free list or in the extent of one live
+// record, once; otherwise what is wrong. `blocks`: of its pages.
+inline std::string block_leak(Pool& pool, uint32_t bucket, uint64_t blocks) {
+  const Regions regions(pool.base(), Geometry::of(pool.bytes()));
+  std::set<uint32_t> seen;
+  std::string wrong;
+  const auto walk = [&](uint32_t block, const std::string& list) {
+    for (; block != 0; block = regions.extent_head(block_page(block)).next[block_place(block)]) {
+      if (!regions.is_page(block_page(block)) || block_place(block) >= kBlocksPerPage ||
+          !seen.insert(block).second) {
+        wrong = list + " leads to block " + std::to_string(block) + ", which is not its own";
+        return;
+      }
+    }
+  };
+  walk(regions.bucket(0, bucket).free_block, "the free list");
+  pool.for_each_flow(0, [&](const FlowRecord& record) {
+    if (record.bucket == bucket && record.extent != 0) walk(record.extent, "an extent");
+    return true;
+  });
+  if (wrong.empty() && seen.size() != blocks) wrong = "blocks are in no list";
+  return wrong.empty() ? "" : "bucket " + std::to_string(bucket) + ": " + wrong;
+}
+
 // "" if each claimed page belongs to a bucket of chain 0 that knows of it; otherwise what is wrong.
 inline std::string page_leak(Pool& pool) {
   const Regions regions(pool.base(), Geometry::of(pool.bytes()));
   struct Pages {
     uint32_t records = 0;
     uint32_t index = 0;
+    uint32_t extents = 0;
   };
   std::map<uint32_t, Pages> claimed;
   for (uint64_t i = 0; i < regions.geometry().pages; ++i) {
@@ -159,18 +185,26 @@ inline std::string page_leak(Pool& pool) {
     if (tag == 0) continue;
     if (tag_chain(tag) != 0) return "page of another chain";
     Pages& pages = claimed[tag & 0xffff];
-    const bool is_records = tag == page_tag(PageKind::kRecords, 0, tag & 0xffff);
-    ++(is_records ? pages.records : pages.index);
+    const PageKind kind = tag_kind(tag);
+    ++(kind == PageKind::kRecords   ? pages.records
+       : kind == PageKind::kExtents ? pages.extents
+                                    : pages.index);
   }
   for (uint32_t bucket = 0; bucket < kMaxBuckets; ++bucket) {
     const BucketHeader& header = regions.bucket(0, bucket);
     const Pages pages = claimed[bucket];
-    if (pages.records != header.record_pages || pages.index != header.index_pages) {
+    if (pages.records != header.record_pages || pages.index != header.index_pages ||
+        pages.extents != header.extent_pages) {
       return "bucket " + std::to_string(bucket) + " knows of " +
-             std::to_string(header.record_pages) + " record and " +
-             std::to_string(header.index_pages) + " index pages, but claimed " +
-             std::to_string(pages.records) + " and " + std::to_string(pages.index);
+             std::to_string(header.record_pages) + " record, " +
+             std::to_string(header.index_pages) + " index and " +
+             std::to_string(header.extent_pages) + " extent pages, but claimed " +
+             std::to_string(pages.records) + ", " + std::to_string(pages.index) + " and " +
+             std::to_string(pages.extents);
     }
+    if (pages.extents == 0) continue;
+    const std::string leak = block_leak(pool, bucket, uint64_t{pages.extents} * kBlocksPerPage);
+    if (!leak.empty()) return leak;
   }
   return "";
 }

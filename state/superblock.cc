@@ -28,7 +28,7 @@ struct Field {
   uint64_t value;
 };
 
-std::array<Field, 16> fields(const Geometry& geometry) {
+std::array<Field, 17> fields(const Geometry& geometry) {
   return {{{"pool_bytes", geometry.pool_bytes},
            {"page_bytes", geometry.page_bytes},
            {"record_bytes", geometry.record_bytes},
@@ -41,6 +41,7 @@ std::array<Field, 16> fields(const Geometry& geometry) {
            {"chains_at", geometry.chains_at},
            {"buckets_at", geometry.buckets_at},
            {"leases_at", geometry.leases_at},
+           {"layouts_at", geometry.layouts_at},
            {"logs_at", geometry.logs_at},
            {"page_table_at", geometry.page_table_at},
            {"pages_at", geometry.pages_at},
@@ -70,8 +71,9 @@ Geometry Geometry::of(uint64_t pool_bytes) {
   geometry.chains_at = kPageBytes;
   geometry.buckets_at = 2 * kPageBytes;
   geometry.leases_at = geometry.buckets_at + kMaxChains * kMaxBuckets * sizeof(BucketHeader);
-  geometry.logs_at =
+  geometry.layouts_at =
       geometry.leases_at + kMaxChains * kMaxExternalAddresses * kPortBlocks * sizeof(uint32_t);
+  geometry.logs_at = geometry.layouts_at + kMaxChains * kLayoutEntries * sizeof(LayoutEntry);
   geometry.page_table_at = geometry.logs_at + kMaxWorkerSlots * kLogBytes;
   if (pool_bytes < geometry.page_table_at) return geometry;
   // Every page costs its own bytes and one word of the page table.
