@@ -28,10 +28,19 @@ class PersistenceObserver {
   virtual void fencing() = 0;
 };
 
+// Time that a slower medium would take, spent in a busy loop; to study one where there is none.
+struct InjectedDelay {
+  uint32_t fence_ns = 0;  // for each fence
+  uint32_t line_ns = 0;   // for each line flushed, or stored around the cache
+  bool any() const { return fence_ns != 0 || line_ns != 0; }
+  friend bool operator==(const InjectedDelay&, const InjectedDelay&) = default;
+};
+
 class Persistence {
  public:
-  // `flushes`: run the cache-line flushes and fences.
-  explicit Persistence(bool flushes) : flushes_(flushes) {}
+  // `flushes`: run the cache-line flushes and fences. The delay goes with them: without, there is
+  // none.
+  explicit Persistence(bool flushes, InjectedDelay delay = {});
   Persistence(const Persistence&) = delete;
   Persistence& operator=(const Persistence&) = delete;
 
@@ -83,10 +92,14 @@ class Persistence {
 
  private:
   void observed_store(void* to, const void* from, size_t bytes);
-  static void flush_lines(const void* address, size_t bytes);
-  static void drain();
+  void flush_lines(const void* address, size_t bytes) const;
+  void drain() const;
+  void delay_lines(const void* address, size_t bytes) const;
 
   const bool flushes_;
+  const bool delayed_;
+  uint64_t fence_delay_cycles_ = 0;  // of the time-stamp counter
+  uint64_t line_delay_cycles_ = 0;
   PersistenceObserver* observer_ = nullptr;
 };
 

@@ -81,7 +81,7 @@ Result<std::unique_ptr<Pool>> Pool::open(const PoolOptions& options) {
   if (medium == Medium::kDisk && is_pmem != 0 && !forced) medium = Medium::kDax;
 
   const bool flushes = medium == Medium::kDax || options.emulate_pmem;
-  auto impl = std::make_unique<Impl>(flushes);
+  auto impl = std::make_unique<Impl>(flushes, options.delay);
   impl->path = options.path;
   impl->mapped_bytes = mapped_bytes;
   impl->medium = medium;
@@ -124,6 +124,13 @@ Medium Pool::medium() const {
 }
 bool Pool::emulated() const {
   return impl_->emulated;
+}
+std::string Pool::flush_text() const {
+  std::string text = impl_->emulated ? "emulated" : "as the medium gives it";
+  const InjectedDelay& delay = impl_->delay;
+  if (delay.fence_ns != 0) text += ", +" + std::to_string(delay.fence_ns) + " ns per fence";
+  if (delay.line_ns != 0) text += ", +" + std::to_string(delay.line_ns) + " ns per line";
+  return text;
 }
 bool Pool::was_formatted() const {
   return impl_->formatted;

@@ -22,6 +22,7 @@
 
 #include "state/flow_key.h"
 #include "state/flow_record.h"
+#include "state/persistence.h"
 #include "state/result.h"
 
 namespace flowkeep {
@@ -49,6 +50,7 @@ struct PoolOptions {
   uint64_t bytes = 0;  // exact size of the file; at least Pool::minimum_bytes()
   bool emulate_pmem =
       false;  // run the flushes though the medium is not persistent (PMEM_IS_PMEM_FORCE=1)
+  InjectedDelay delay = {};  // only where the flushes run
 };
 
 // Life of the bytes that make a chain known to the pool.
@@ -64,8 +66,6 @@ struct RecoveryReport {
       0;  // newest slot invalid: the burst before it is the last committed one
   uint32_t pages_reclaimed = 0;  // claimed by a burst that never committed
 };
-
-class Persistence;  // state/persistence.h: store, flush, fence; the only caller of libpmem
 
 class Pool {
  public:
@@ -93,7 +93,10 @@ class Pool {
   Result<void> drop_chain(std::string_view chain);
 
   Medium medium() const;
-  bool emulated() const;       // flushes run, the medium is not persistent
+  bool emulated() const;  // flushes run, the medium is not persistent
+  // What flushes and fences do: "as the medium gives it", or "emulated", with injected delays
+  // "emulated, +200 ns per fence, +10 ns per line".
+  std::string flush_text() const;
   bool was_formatted() const;  // open() made it new
   HashSecret hash_secret() const;
   uint64_t total_pages() const;

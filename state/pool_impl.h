@@ -10,7 +10,8 @@
 namespace flowkeep {
 
 struct Pool::Impl {
-  Impl(bool flushes) : persistence(flushes) {}
+  Impl(bool flushes, InjectedDelay injected)
+      : delay(flushes ? injected : InjectedDelay{}), persistence(flushes, injected) {}
   ~Impl();  // unmaps; pool.cc
 
   std::string path;
@@ -19,6 +20,7 @@ struct Pool::Impl {
   Medium medium = Medium::kDisk;
   bool emulated = false;
   bool formatted = false;
+  const InjectedDelay delay;
   Regions regions;
   mutable Persistence persistence;
 };
