@@ -37,7 +37,7 @@ Worker::Worker(const Arena& arena, Pool& pool, const Chain& chain, size_t proces
     : arena_(arena),
       process_(arena.header().processes[process]),
       chain_(arena.header().chains[chain_index]),
-      table_(pool, chain_.pool_index, 0),
+      table_(pool, chain_.pool_index, FlowTable::kNoLog),
       runtime_(chain, table_, process_.revision.load()) {}
 
 bool Worker::leave_asked() const {

@@ -29,12 +29,14 @@ constexpr uint64_t record_line(RecordId id) {
 }  // namespace
 
 struct FlowTable::Impl {
-  Impl(Pool& owner, Pool::Impl& pool, uint32_t chain_index)
+  Impl(Pool& owner, Pool::Impl& pool, uint32_t chain_index, Durability wanted)
       : regions(pool.regions),
         persistence(pool.persistence),
         secret(pool.regions.superblock().secret),
         chain(chain_index),
+        durability(wanted),
         write_set(regions.base()),
+        flush(persistence, WriteSet::kMaxLines),
         claims(regions, persistence),
         index(regions, chain, write_set, claims, persistence),
         extents(regions, chain, write_set, index, claims, persistence),
@@ -55,6 +57,7 @@ struct FlowTable::Impl {
     return (key.side == Side::kInside ? record.inside_key : record.outside_key) == key;
   }
   void use_log(uint32_t number);
+  void write_redo_record(BurstPositions after);
   OpenStatus ensure_free_record(uint32_t bucket);
   RecordId free_record(uint32_t bucket) const;
   void take_record(uint32_t bucket, RecordId id);
@@ -64,11 +67,13 @@ struct FlowTable::Impl {
   Persistence& persistence;
   const HashSecret secret;
   const uint32_t chain;
-  uint32_t log = 0;
+  const Durability durability;
+  uint32_t log = FlowTable::kNoLog;
   uint64_t sequence = 0;        // of the next commit
   bool committed = false;       // and not yet applied
   bool lease_acquired = false;  // in this burst
   WriteSet write_set;
+  LazyFlush flush;  // what the burst before this one changed
   PageClaims claims;
   BucketIndex index;
   Extents extents;
@@ -80,15 +85,22 @@ void FlowTable::Impl::use_log(uint32_t number) {
   assert(number < kMaxWorkerSlots && write_set.empty() && !committed);
   log = number;
   claims.use_log(number);
-  const uint64_t newest = read_log(regions, number).newest();
-  give_back_claims(regions, number, newest, persistence);
-  sequence = newest + 1;
+  flush.all();
+  const LogContents contents = read_log(regions, number);
+  for (const uint64_t valid : contents.valid) {
+    // Its worker may have died before it had flushed them.
+    if (valid > contents.retired) {
+      flush_redo_lines(regions.redo_slot(number, valid), regions, persistence);
+    }
+  }
+  give_back_claims(regions, number, contents.newest(), persistence);
+  sequence = contents.newest() + 1;
 }
 
-FlowTable::FlowTable(Pool& pool, uint32_t chain_index, uint32_t log)
-    : impl_(std::make_unique<Impl>(pool, *pool.impl_, chain_index)) {
+FlowTable::FlowTable(Pool& pool, uint32_t chain_index, uint32_t log, Durability durability)
+    : impl_(std::make_unique<Impl>(pool, *pool.impl_, chain_index, durability)) {
   assert(chain_index < kMaxChains);
-  impl_->use_log(log);
+  if (log != kNoLog) impl_->use_log(log);
 }
 
 FlowTable::~FlowTable() = default;
@@ -108,6 +120,7 @@ void FlowTable::prefetch_record(uint32_t bucket, uint64_t hash) const {
 }
 
 RecordId FlowTable::find(uint32_t bucket, const FlowKey& key, uint64_t hash) const {
+  impl_->flush.some();
   return impl_->index.find(bucket, hash_tag(hash),
                            [&](RecordId id) { return impl_->is_of(id, key); });
 }
@@ -277,18 +290,15 @@ bool FlowTable::dirty() const {
 
 uint64_t FlowTable::commit(BurstPositions after) {
   Impl& self = *impl_;
-  assert(!self.committed);
+  assert(!self.committed && self.log != kNoLog);
   self.write_set.store_soft_words(self.persistence);
   self.extents.link_released();
-  const size_t bytes = self.write_set.build_record(self.sequence, after, self.secret);
-  // What was written past the write set must be durable before a record that relies on it can be
-  // whole.
-  if (self.claims.any() || self.lease_acquired || self.extents.any_written()) {
-    self.persistence.fence();
+  self.flush.all();
+  if (self.durability == Durability::kNone) {
+    self.write_set.compare_with_home();
+  } else {
+    self.write_redo_record(after);
   }
-  std::byte* slot = self.regions.redo_slot(self.log, self.sequence);
-  self.persistence.nontemporal(slot, self.write_set.record(), bytes);
-  self.persistence.fence();
   self.committed = true;
   self.lease_acquired = false;
   self.claims.burst_ended();
@@ -296,10 +306,19 @@ uint64_t FlowTable::commit(BurstPositions after) {
   return self.sequence++;
 }
 
+void FlowTable::Impl::write_redo_record(BurstPositions after) {
+  const size_t bytes = write_set.build_record(sequence, after, secret);
+  // What was written past the write set must be durable before a record that relies on it can be
+  // whole.
+  if (claims.any() || lease_acquired || extents.any_written()) persistence.fence();
+  persistence.nontemporal(regions.redo_slot(log, sequence), write_set.record(), bytes);
+  persistence.fence();
+}
+
 void FlowTable::apply() {
   Impl& self = *impl_;
   assert(self.committed);
-  self.write_set.apply(self.persistence);
+  self.write_set.apply(self.persistence, self.flush);
   self.persistence.store64(&self.regions.log(self.log).applied, self.sequence - 1);
   self.write_set.clear();
   self.committed = false;

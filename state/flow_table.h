@@ -32,13 +32,20 @@ struct BurstPositions {
   friend bool operator==(const BurstPositions&, const BurstPositions&) = default;
 };
 
+// kNone: commit() applies at once, with no redo record, flush or fence of its own. What a crash
+// leaves then is undefined; benchmarks compare with it.
+enum class Durability : uint8_t { kBurst, kNone };
+
 enum class OpenStatus : uint8_t { kOk, kPoolFull, kWriteSetFull, kKeyExists };
 
 class FlowTable {
  public:
+  // A worker that has no slot yet has no log either: that of the slot may be in use by another.
+  static constexpr uint32_t kNoLog = UINT32_MAX;
   // `log`: the redo log (worker slot) that this worker commits to. Continues after the newest
   // record. Allocates everything it will ever need.
-  FlowTable(Pool& pool, uint32_t chain_index, uint32_t log);
+  FlowTable(Pool& pool, uint32_t chain_index, uint32_t log,
+            Durability durability = Durability::kBurst);
   ~FlowTable();
   FlowTable(const FlowTable&) = delete;
   FlowTable& operator=(const FlowTable&) = delete;
@@ -99,7 +106,8 @@ class FlowTable {
   // On return the burst is durable. Returns the record's sequence number. Home records are not yet
   // changed.
   uint64_t commit(BurstPositions after);
-  // Copies the write set to the home lines and flushes them; the next commit's fence covers it.
+  // Copies the write set to the home lines. They are flushed during the next burst, whose fence
+  // covers them, or by whoever adopts the log.
   void apply();
   // Forgets what is staged (only before commit).
   void abandon();

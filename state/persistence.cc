@@ -31,7 +31,9 @@ void spin(uint64_t cycles) {
 }  // namespace
 
 Persistence::Persistence(bool flushes, InjectedDelay delay)
-    : flushes_(flushes), delayed_(flushes && delay.any()) {
+    : flushes_(flushes),
+      delayed_(flushes && delay.any()),
+      writes_back_(flushes && !delayed_ && pmem_has_auto_flush() != 1) {
   if (!delayed_) return;
   const double per_ns = tsc_cycles_per_ns();
   fence_delay_cycles_ = static_cast<uint64_t>(delay.fence_ns * per_ns);

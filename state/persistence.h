@@ -15,6 +15,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__CLWB__)
+#include <immintrin.h>
+#endif
+
 namespace flowkeep {
 
 // Sees every operation before it happens, stores in units of at most 8 aligned bytes. Tests and the
@@ -45,6 +49,8 @@ class Persistence {
   Persistence& operator=(const Persistence&) = delete;
 
   bool flushes() const { return flushes_; }
+  // False: flush() does nothing.
+  bool needs_flushes() const { return flushes_ || observer_ != nullptr; }
   // Null: none. Not on the packet path of a running node.
   void observe(PersistenceObserver* observer) { observer_ = observer; }
 
@@ -81,7 +87,13 @@ class Persistence {
   void flush(const void* address, size_t bytes) {
     if (observer_ != nullptr) [[unlikely]]
       observer_->flushing(address, bytes);
-    if (flushes_) flush_lines(address, bytes);
+    if (flushes_) {
+#if defined(__CLWB__)
+      if (writes_back_) [[likely]]
+        return write_back(address, bytes);
+#endif
+      flush_lines(address, bytes);
+    }
   }
   void fence() {
     if (observer_ != nullptr) [[unlikely]]
@@ -92,12 +104,22 @@ class Persistence {
 
  private:
   void observed_store(void* to, const void* from, size_t bytes);
+#if defined(__CLWB__)
+  // What libpmem's flush does, without the call.
+  static void write_back(const void* address, size_t bytes) {
+    const auto end = reinterpret_cast<uintptr_t>(address) + bytes;
+    for (uintptr_t at = reinterpret_cast<uintptr_t>(address) & ~uintptr_t{63}; at < end; at += 64) {
+      _mm_clwb(reinterpret_cast<void*>(at));
+    }
+  }
+#endif
   void flush_lines(const void* address, size_t bytes) const;
   void drain() const;
   void delay_lines(const void* address, size_t bytes) const;
 
   const bool flushes_;
   const bool delayed_;
+  const bool writes_back_;  // a flush is a clwb, no more: no delay, and the caches are volatile
   uint64_t fence_delay_cycles_ = 0;  // of the time-stamp counter
   uint64_t line_delay_cycles_ = 0;
   PersistenceObserver* observer_ = nullptr;

@@ -71,6 +71,15 @@ void apply_redo_record(const std::byte* slot, const Regions& regions, Persistenc
   });
 }
 
+void flush_redo_lines(const std::byte* slot, const Regions& regions, Persistence& persistence) {
+  for_each_redo_line(slot, [&](const RedoLine& line, const uint64_t*) {
+    if (!regions.is_committed_line(line.line)) return;
+    // A record's version, in its first line, changed with the second.
+    const uint64_t first = line.kind == LineKind::kRecordSecond ? line.line - 1 : line.line;
+    persistence.flush(regions.base() + first * kLineBytes, (line.line - first + 1) * kLineBytes);
+  });
+}
+
 LogContents read_log(const Regions& regions, uint32_t log) {
   LogContents contents;
   contents.retired = regions.log(log).retired;

@@ -31,6 +31,10 @@ void for_each_redo_line(const std::byte* slot, Visit&& visit);
 // Stores the record's words home and flushes them; the caller fences.
 void apply_redo_record(const std::byte* slot, const Regions& regions, Persistence& persistence);
 
+// Flushes the lines that the record changes; the caller fences. The slot may be overwritten
+// meanwhile.
+void flush_redo_lines(const std::byte* slot, const Regions& regions, Persistence& persistence);
+
 // What a log holds. Sequences start at 1; 0 is none.
 struct LogContents {
   uint64_t retired = 0;

@@ -103,14 +103,14 @@ FlowRecord* WriteSet::staged_record(uint64_t first_line) {
   return position == kNone ? nullptr : reinterpret_cast<FlowRecord*>(copies_[position].bytes);
 }
 
-void WriteSet::compare_with_home(uint32_t position) {
+void WriteSet::compare_line_with_home(uint32_t position) {
   masks_[position] = changed_words(copies_[position].bytes, home(position));
 }
 
 // Both lines, and the checksum that follows from them.
 void WriteSet::compare_record_with_home(uint32_t first) {
-  compare_with_home(first);
-  compare_with_home(first + 1);
+  compare_line_with_home(first);
+  compare_line_with_home(first + 1);
   masks_[first] &= static_cast<uint8_t>(~(1u << kSoftWord));
   if ((masks_[first] | masks_[first + 1]) == 0 && !fresh_[first]) return;
   auto& record = *reinterpret_cast<FlowRecord*>(copies_[first].bytes);
@@ -123,14 +123,23 @@ void WriteSet::compare_record_with_home(uint32_t first) {
   }
 }
 
+// A record's second line is compared with its first.
+void WriteSet::compare(uint32_t position) {
+  if (kinds_[position] == LineKind::kPlain) compare_line_with_home(position);
+  if (kinds_[position] == LineKind::kRecordFirst) compare_record_with_home(position);
+}
+
+void WriteSet::compare_with_home() {
+  for (uint32_t i = 0; i < lines_; ++i) compare(i);
+}
+
 size_t WriteSet::build_record(uint64_t sequence, BurstPositions after, HashSecret secret) {
   auto* const words = reinterpret_cast<uint64_t*>(record_->bytes);
   uint64_t* const payload = words + sizeof(RedoHeader) / sizeof(uint64_t);
   uint64_t* to = payload;
   uint32_t changed_lines = 0;
   for (uint32_t i = 0; i < lines_; ++i) {
-    if (kinds_[i] == LineKind::kPlain) compare_with_home(i);
-    if (kinds_[i] == LineKind::kRecordFirst) compare_record_with_home(i);
+    compare(i);
     const uint8_t mask = masks_[i];
     if (mask == 0) continue;
     ++changed_lines;
@@ -162,18 +171,18 @@ void WriteSet::store_soft_words(Persistence& persistence) const {
   }
 }
 
-void WriteSet::apply(Persistence& persistence) const {
+void WriteSet::apply(Persistence& persistence, LazyFlush& flush) const {
   for (uint32_t i = 0; i < lines_; ++i) {
     if (kinds_[i] == LineKind::kRecordFirst) {
-      apply_record(i++, persistence);
+      apply_record(i++, persistence, flush);
     } else if (masks_[i] != 0) {
       persistence.store_line(home(i), copies_[i].bytes, masks_[i]);
-      persistence.flush(home(i), kLineBytes);
+      flush.add(home(i));
     }
   }
 }
 
-void WriteSet::apply_record(uint32_t first, Persistence& persistence) const {
+void WriteSet::apply_record(uint32_t first, Persistence& persistence, LazyFlush& flush) const {
   const uint32_t second = first + 1;
   if ((masks_[first] | masks_[second]) == 0) return;
   // Odd while it changes: readers in other processes skip it.
@@ -182,7 +191,8 @@ void WriteSet::apply_record(uint32_t first, Persistence& persistence) const {
   persistence.store_line(home(first), copies_[first].bytes, masks_[first]);
   persistence.store_line(home(second), copies_[second].bytes, masks_[second]);
   persistence.store32(&version, version + 1);
-  persistence.flush(home(first), masks_[second] != 0 ? 2 * kLineBytes : kLineBytes);
+  flush.add(home(first));  // its version changed, whatever else did
+  if (masks_[second] != 0) flush.add(home(second));
 }
 
 void WriteSet::clear() {
