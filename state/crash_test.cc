@@ -240,8 +240,14 @@ TEST_F(OneBurstCrashTest, EachTornRedoRecordIsRefused) {
   for (size_t at = 0; at < bytes; at += 8) {
     std::memset(slot + at, at % 16 == 0 ? 0xa5 : 0x5a, 8);
     const auto report = pool->recover_all();
-    EXPECT_EQ(report.redo_records_torn, 1u) << "byte " << at;
-    EXPECT_EQ(loss(*pool, before), "") << "byte " << at;
+    if (at == offsetof(RedoHeader, sequence)) {
+      // No write that was cut short leaves this: it may have been any burst's.
+      EXPECT_TRUE(report.refused);
+    } else {
+      EXPECT_FALSE(report.refused) << "byte " << at;
+      EXPECT_EQ(report.redo_records_torn, 1u) << "byte " << at;
+      EXPECT_EQ(loss(*pool, before), "") << "byte " << at;
+    }
     restore(whole);
   }
 }

@@ -69,7 +69,8 @@ struct ChainEntry {
   ChainState state;      // +64 decides; changed last
   uint32_t buckets;      // +72
   uint32_t attached_s;   // +76 Unix time, seconds
-  uint8_t reserved[48];  // +80 zero
+  uint64_t checksum;     // +80 of name, buckets and attached_s
+  uint8_t reserved[40];  // +88 zero
 };
 static_assert(sizeof(ChainEntry) == 128);
 static_assert(kMaxChains * sizeof(ChainEntry) <= kPageBytes);
@@ -117,7 +118,7 @@ struct PendingClaim {
 inline constexpr size_t kPendingClaims = 248;
 
 struct LogHeader {
-  uint64_t retired;  // +0 records up to this sequence are never applied again
+  uint64_t retired;  // +0 records up to this sequence are never applied again; retired_mark()
   uint8_t pad0[56];
   uint64_t applied;  // +64 soft: the worker has stored home everything up to this sequence
   uint8_t pad1[56];

@@ -15,8 +15,8 @@ struct Pool::Impl {
   ~Impl();  // unmaps; pool.cc
 
   std::string path;
-  int fd = -1;  // holds the lock
-  size_t mapped_bytes = 0;
+  int fd = -1;              // holds the lock
+  size_t mapped_bytes = 0;  // to unmap in the end; 0: somebody else's memory
   Medium medium = Medium::kDisk;
   bool emulated = false;
   bool formatted = false;

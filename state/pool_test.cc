@@ -205,7 +205,7 @@ TEST_F(PoolTest, AFormatThatWasInterruptedIsDoneAgain) {
     uint64_t left_;
   };
   const uint64_t cleared_words = Geometry::of(kBytes).pages_at / 8;
-  for (uint64_t stores_of_superblock = 0; stores_of_superblock < sizeof(Superblock) / 8;
+  for (uint64_t stores_of_superblock = 0; stores_of_superblock < 2 * sizeof(Superblock) / 8;
        ++stores_of_superblock) {
     std::vector<std::byte> memory(kBytes);
     Persistence persistence(false);

@@ -17,6 +17,7 @@
 #include "state/flow_table.h"
 #include "state/layout.h"
 #include "state/pool.h"
+#include "state/pool_check.h"
 #include "state/record_checksum.h"
 
 namespace flowkeep {
@@ -121,6 +122,21 @@ inline std::string bad_checksum(Pool& pool) {
   return "";
 }
 
+// "" if the checker finds nothing wrong with the pool, which is between two bursts.
+inline std::string first_finding(const Regions& regions) {
+  Findings findings;
+  check_superblocks(regions, findings);
+  check_chain_directory(regions, findings);
+  check_logs(regions, findings);
+  check_pool(regions, findings);
+  for (const Finding& finding : findings.listed()) {
+    if (finding.severity == Severity::kNote) continue;
+    return finding.where + ": " + finding.what + ": " + finding.found + ", expected " +
+           finding.expected;
+  }
+  return "";
+}
+
 // "" if chain 0 of the pool holds exactly the model's flows, each found by both of its keys;
 // otherwise what is wrong. `numbers`: flow numbers lie below it.
 inline std::string difference(Pool& pool, const FlowModel& model) {
@@ -140,7 +156,8 @@ inline std::string difference(Pool& pool, const FlowModel& model) {
       if (table.record(id).bucket != bucket) return flow + ": bucket";
     }
   }
-  if (const std::string wrong = bad_checksum(pool); !wrong.empty()) return wrong;
+  const Regions regions(pool.base(), Geometry::of(pool.bytes()));
+  if (const std::string wrong = first_finding(regions); !wrong.empty()) return wrong;
   uint64_t seen = 0;
   pool.for_each_flow(0, [&](const FlowRecord&) { return ++seen, true; });
   if (seen != flows_of(model)) return "for_each_flow saw " + std::to_string(seen);

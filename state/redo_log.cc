@@ -49,13 +49,13 @@ void RedoLog::retire(uint64_t sequence) {
   const Regions& regions = pool_.impl_->regions;
   Persistence& persistence = pool_.impl_->persistence;
   LogHeader& log = regions.log(log_);
-  if (sequence <= log.retired) return;
+  if (sequence <= log.retired % (uint64_t{1} << kSequenceBits)) return;
   const std::byte* slot = regions.redo_slot(log_, sequence);
   if (reinterpret_cast<const RedoHeader*>(slot)->sequence == sequence) {
     flush_redo_lines(slot, regions, persistence);
   }
   persistence.fence();
-  persistence.store64(&log.retired, sequence);
+  persistence.store64(&log.retired, retired_mark(sequence));
   persistence.flush(&log.retired, sizeof(log.retired));
   persistence.fence();
 }

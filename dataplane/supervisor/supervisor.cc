@@ -72,6 +72,7 @@ Result<std::unique_ptr<Supervisor>> Supervisor::start(const NodeConfig& config) 
                                                   .delay = config.pool_delay});
   if (!pool) return pool.error();
   const RecoveryReport recovery = (*pool)->recover_all();
+  if (recovery.refused) return *recovery.refused;
   std::printf(
       "flowkeep-node %s: pool %s, %llu MiB on %s (%s): survives %s; %s, %u bursts completed\n",
       config.name.c_str(), config.pool_path.c_str(),
