@@ -246,26 +246,8 @@ class BucketCheck {
     if (found.by_outside != each) {
       damage(where, "index entries of the outside key", number(found.by_outside), number(each));
     }
-    check_lease(where, flow);
     inside_.push_back({hash_key(flow.inside_key, secret), id});
     outside_.push_back({hash_key(flow.outside_key, secret), id});
-  }
-
-  // A translated flow's answers find its bucket by the lease of their destination port. (A chain
-  // that leases nothing steers them otherwise.)
-  void check_lease(const std::string& where, const FlowRecord& flow) {
-    if (flow.outside_key == flow.inside_key.reversed()) return;
-    const uint32_t block = flow.outside_key.dst_port.host() / kPortBlockPorts;
-    if (block < kFirstLeasedBlock) return;
-    const uint32_t* leases = regions_.leases(chain_);
-    const uint32_t* const end = leases + kMaxExternalAddresses * kPortBlocks;
-    for (uint32_t address = 0; address < kMaxExternalAddresses; ++address) {
-      if (leases[address * kPortBlocks + block] == bucket_ + 1) return;
-    }
-    if (std::all_of(leases, end, [](uint32_t lease) { return lease == 0; })) return;
-    damage(where, "lease of port block " + number(block), "not the bucket's",
-           "the bucket's at one external address: " +
-               endpoint_text(flow.outside_key.dst, flow.outside_key.dst_port) + " is in it");
   }
 
   void check_twins() {

@@ -168,6 +168,9 @@ constexpr uint32_t page_tag(PageKind kind, uint32_t chain, uint32_t bucket) {
 constexpr uint32_t tag_chain(uint32_t tag) {
   return tag >> 16 & 0xfff;
 }
+constexpr uint32_t tag_bucket(uint32_t tag) {
+  return tag & 0xffff;
+}
 constexpr PageKind tag_kind(uint32_t tag) {
   return static_cast<PageKind>(tag >> 28 & 7);
 }

@@ -2,9 +2,9 @@
 
 #include <bit>
 #include <cstring>
-#include <set>
 
 #include "state/checksum.h"
+#include "state/flow_text.h"
 #include "state/redo_record.h"
 #include "state/superblock.h"
 
@@ -13,15 +13,6 @@ namespace flowkeep {
 namespace {
 
 constexpr const char* kZero = "zero";
-
-// Of a text that may hold anything.
-std::string printable(const char* text, size_t bytes) {
-  std::string shown(text, strnlen(text, bytes));
-  for (char& letter : shown) {
-    if (letter < ' ' || letter > '~') letter = '?';
-  }
-  return shown;
-}
 
 std::string log_label(uint32_t log) {
   return "redo log " + std::to_string(log);
@@ -135,48 +126,47 @@ void check_leases(const Regions& regions, uint32_t chain, uint32_t buckets, Find
 
 // ---- Page table.
 
-bool is_claim(const Regions& regions, uint32_t tag) {
-  const auto kind = static_cast<PageKind>(tag >> 28 & 7);
-  const uint32_t chain = tag_chain(tag);
-  if (tag >> 31 == 0 || chain >= kMaxChains) return false;
-  if (kind != PageKind::kRecords && kind != PageKind::kSegment && kind != PageKind::kDirectory) {
-    return false;
-  }
-  const ChainEntry& entry = regions.chain(chain);
-  return is_sound_entry(regions, chain) && entry.state != ChainState::kFree &&
-         (tag & 0xffff) < entry.buckets;
-}
-
 uint64_t check_page_table(const Regions& regions, const ReachedPages& reached, Findings& findings) {
-  uint64_t claimed = 0;
-  // A directory of the greatest depth has left its last page behind: one for each such bucket.
-  std::set<uint32_t> left_behind;
-  for (uint64_t i = 0; i < regions.geometry().pages; ++i) {
-    const uint64_t word = regions.page_table()[i];
-    const auto page = static_cast<uint32_t>(regions.first_page() + i);
-    if (word == 0) continue;
-    ++claimed;
-    if (reached.contains(page)) continue;
+  for_each_leaked_page(regions, reached, [&](uint32_t page) {
+    const uint64_t word = regions.page_word(page);
     const std::string where = "page " + std::to_string(page);
-    const auto tag = static_cast<uint32_t>(word);
-    if (!is_claim(regions, tag)) {
+    if (!is_claim(regions, word)) {
       findings.add(Severity::kWaste, where, "page table word", std::to_string(word),
                    "zero, or a kind of page of a bucket of a chain in the pool");
-      continue;
+      return;
     }
-    const uint32_t bucket = tag & 0xffff;
-    if (static_cast<PageKind>(tag >> 28 & 7) == PageKind::kDirectory &&
-        regions.bucket(tag_chain(tag), bucket).depth == kMaxDepth &&
-        left_behind.insert(tag).second) {
-      continue;
-    }
+    const auto tag = static_cast<uint32_t>(word);
     findings.add(Severity::kWaste, where, "claimed page", "nothing leads to it",
-                 "part of " + bucket_label(regions, tag_chain(tag), bucket));
-  }
-  return claimed;
+                 "part of " + bucket_label(regions, tag_chain(tag), tag_bucket(tag)));
+  });
+  const uint64_t* table = regions.page_table();
+  const uint64_t pages = regions.geometry().pages;
+  return pages - static_cast<uint64_t>(std::count(table, table + pages, uint64_t{0}));
+}
+
+// A translated flow's answers find its bucket by the lease of their destination port.
+void check_flow_leases(const Regions& regions, uint32_t chain, Findings& findings) {
+  if (!leases_anything(regions, chain)) return;
+  for_each_live_record(regions, chain, [&](uint32_t bucket, uint32_t id, const FlowRecord& flow) {
+    if (!needs_lease(flow) || lease_of(regions, chain, bucket, flow)) return;
+    findings.add(Severity::kDamage,
+                 bucket_label(regions, chain, bucket) + " record " + std::to_string(id) + " (" +
+                     key_text(flow.inside_key) + ")",
+                 "lease of port block " + std::to_string(port_block_of(flow)), "not the bucket's",
+                 "the bucket's at one external address: " +
+                     endpoint_text(flow.outside_key.dst, flow.outside_key.dst_port) + " is in it");
+  });
 }
 
 }  // namespace
+
+std::string printable(const char* text, size_t bytes) {
+  std::string shown(text, strnlen(text, bytes));
+  for (char& letter : shown) {
+    if (letter < ' ' || letter > '~') letter = '?';
+  }
+  return shown;
+}
 
 std::string chain_label(const Regions& regions, uint32_t chain) {
   const ChainEntry& entry = regions.chain(chain);
@@ -205,6 +195,39 @@ bool is_sound_entry(const Regions& regions, uint32_t chain) {
          entry.checksum == chain_entry_checksum(entry, regions.superblock().secret);
 }
 
+bool is_claim(const Regions& regions, uint64_t word) {
+  const auto tag = static_cast<uint32_t>(word);
+  const uint32_t chain = tag_chain(tag);
+  if (tag >> 31 == 0 || chain >= kMaxChains) return false;
+  if (tag_kind(tag) < PageKind::kRecords || tag_kind(tag) > PageKind::kDirectory) return false;
+  const ChainEntry& entry = regions.chain(chain);
+  return is_sound_entry(regions, chain) && entry.state != ChainState::kFree &&
+         tag_bucket(tag) < entry.buckets;
+}
+
+bool leases_anything(const Regions& regions, uint32_t chain) {
+  return !all_zero(regions.leases(chain), kMaxExternalAddresses * kPortBlocks * sizeof(uint32_t));
+}
+
+uint32_t port_block_of(const FlowRecord& flow) {
+  return flow.outside_key.dst_port.host() / static_cast<uint32_t>(kPortBlockPorts);
+}
+
+bool needs_lease(const FlowRecord& flow) {
+  return !(flow.outside_key == flow.inside_key.reversed()) &&
+         port_block_of(flow) >= kFirstLeasedBlock;
+}
+
+std::optional<uint32_t> lease_of(const Regions& regions, uint32_t chain, uint32_t bucket,
+                                 const FlowRecord& flow) {
+  for (uint32_t address = 0; address < kMaxExternalAddresses; ++address) {
+    if (regions.leases(chain)[address * kPortBlocks + port_block_of(flow)] == bucket + 1) {
+      return address;
+    }
+  }
+  return std::nullopt;
+}
+
 bool ReachedPages::reach(uint32_t page) {
   const uint64_t index = page - regions_.first_page();
   if (reached_[index]) return false;
@@ -219,10 +242,12 @@ void check_superblocks(const Regions& regions, Findings& findings) {
     const auto& superblock = *reinterpret_cast<const Superblock*>(regions.base() + at);
     const auto checked = check_superblock(where, superblock, bytes);
     if (checked) continue;
-    const std::string& field = checked.error().field;
+    // "where.field: FOUND is not accepted; accepted: EXPECTED; what to do"
+    const auto& [kind, field, message] = checked.error();
+    const size_t expected = message.find("accepted: ") + 10;
     findings.add(Severity::kDamage, where, field.substr(field.rfind('.') + 1),
-                 checked.error().message.substr(0, checked.error().message.find(' ')),
-                 checked.error().message);
+                 message.substr(0, message.find(' ')),
+                 message.substr(expected, message.find(';', expected) - expected));
   }
   if (std::memcmp(regions.base(), regions.base() + kSuperblockCopyAt, sizeof(Superblock)) != 0 &&
       findings.clean()) {
@@ -231,14 +256,20 @@ void check_superblocks(const Regions& regions, Findings& findings) {
   }
 }
 
-void check_logs(const Regions& regions, Findings& findings) {
-  for (uint32_t log = 0; log < kMaxWorkerSlots; ++log) {
-    const LogContents contents = read_log(regions, log);
-    for (uint64_t parity = 0; parity < 2; ++parity) {
-      check_slot(regions, log, contents, parity, findings);
-    }
-    check_claims(regions, log, contents.newest(), findings);
+void check_log(const Regions& regions, uint32_t log, Findings& findings) {
+  const LogContents contents = read_log(regions, log);
+  if (contents.mark_damaged) {
+    findings.add(Severity::kDamage, log_label(log), "retired mark",
+                 std::to_string(regions.log(log).retired), "a sequence and its check");
   }
+  for (uint64_t parity = 0; parity < 2; ++parity) {
+    check_slot(regions, log, contents, parity, findings);
+  }
+  check_claims(regions, log, contents.newest(), findings);
+}
+
+void check_logs(const Regions& regions, Findings& findings) {
+  for (uint32_t log = 0; log < kMaxWorkerSlots; ++log) check_log(regions, log, findings);
 }
 
 void check_chain_directory(const Regions& regions, Findings& findings) {
@@ -267,6 +298,7 @@ PoolCounts check_pool(const Regions& regions, Findings& findings) {
       counts.flows += of_bucket.flows;
       counts.records += of_bucket.records;
     }
+    check_flow_leases(regions, chain, findings);
   }
   counts.pages_claimed = check_page_table(regions, reached, findings);
   return counts;

@@ -159,9 +159,12 @@ Result<void> PoolImage::map() {
   return {};
 }
 
+void PoolImage::restore_superblock() {
+  const auto whole = whole_superblock(base_, bytes_);
+  if (whole) std::memcpy(base_, &*whole, sizeof(*whole));
+}
+
 void PoolImage::complete() {
-  if (const auto whole = whole_superblock(base_, bytes_))
-    std::memcpy(base_, &*whole, sizeof(*whole));
   const auto pool = Pool::over(base_, bytes_);
   if (!pool->recover_all().refused) return;
   for (uint32_t log = 0; log < kMaxWorkerSlots; ++log) {

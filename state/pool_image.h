@@ -39,9 +39,11 @@ class PoolImage {
   Medium medium() const { return medium_; }
   Regions regions() const { return {base_, Geometry::of(bytes_)}; }
 
-  // Puts the superblock's copy in place of a damaged superblock, and completes what a crash has
-  // left, as far as redo logs are whole: the image is then a pool between two bursts. Not beside a
-  // running node.
+  // Puts the superblock's copy in place of a damaged superblock: nothing can be judged without its
+  // secret.
+  void restore_superblock();
+  // Completes what a crash has left, as far as redo logs are whole: the image is then a pool
+  // between two bursts. Not beside a running node.
   void complete();
 
   // The image becomes the file's content, of the pool's size. `in_place`: page by page; otherwise

@@ -55,6 +55,7 @@ int run_check(const PoolToolOptions& options, PoolImage& image, std::ostream& ou
   Findings findings;
   check_size(image, findings);
   check_superblocks(image.regions(), findings);
+  image.restore_superblock();
   check_logs(image.regions(), findings);
   check_chain_directory(image.regions(), findings);
   if (!image.in_use()) image.complete();

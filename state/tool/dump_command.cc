@@ -74,6 +74,7 @@ int run_dump(const PoolToolOptions& options, PoolImage& image, std::ostream& out
     err << "flowkeep-pool: " << filter.error().text() << "\n";
     return kPoolUnreadable;
   }
+  image.restore_superblock();
   if (!image.in_use()) image.complete();
   const Regions regions = image.regions();
   const auto pool = Pool::over(image.base(), image.bytes());

@@ -178,6 +178,7 @@ void print_text(const PoolImage& image, std::ostream& out) {
 }  // namespace
 
 int run_info(const PoolToolOptions& options, PoolImage& image, std::ostream& out) {
+  image.restore_superblock();
   (options.json ? print_json : print_text)(image, out);
   return kPoolFine;
 }

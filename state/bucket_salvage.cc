@@ -1,0 +1,222 @@
+#include "state/bucket_salvage.h"
+
+#include <algorithm>
+#include <set>
+
+#include "state/flow_text.h"
+#include "state/persistence.h"
+#include "state/pool_check.h"
+#include "state/record_checksum.h"
+
+namespace flowkeep {
+
+namespace {
+
+std::string flow_name(RecordId id, const FlowRecord& record) {
+  return "record " + std::to_string(id) + ": " + key_text(record.inside_key) + ", outside " +
+         key_text(record.outside_key);
+}
+
+}  // namespace
+
+BucketSalvage::BucketSalvage(const Regions& regions, uint32_t chain, uint32_t bucket,
+                             const LostFlow& lost)
+    : regions_(regions), chain_(chain), bucket_(bucket) {
+  read_pages();
+  read_list();
+  read_index();
+  judge_records(lost);
+  give_up_missing(lost);
+  give_up_twins(lost);
+}
+
+// Claimed by this bucket, or by none that there is: a page table word may be what was damaged.
+bool BucketSalvage::may_be_ours(uint32_t page, PageKind kind) const {
+  if (!regions_.is_page(page)) return false;
+  const uint64_t word = regions_.page_word(page);
+  return static_cast<uint32_t>(word) == page_tag(kind, chain_, bucket_) ||
+         !is_claim(regions_, word);
+}
+
+void BucketSalvage::read_pages() {
+  for (uint64_t i = 0; i < regions_.geometry().pages; ++i) {
+    const auto tag = static_cast<uint32_t>(regions_.page_table()[i]);
+    const auto page = static_cast<uint32_t>(regions_.first_page() + i);
+    if (tag == page_tag(PageKind::kRecords, chain_, bucket_) && known_pages_.insert(page).second) {
+      record_pages_.push_back(page);
+    }
+    if (tag == page_tag(PageKind::kSegment, chain_, bucket_) && known_pages_.insert(page).second) {
+      read_segment(page);
+    }
+  }
+}
+
+void BucketSalvage::read_list() {
+  uint32_t page = regions_.bucket(chain_, bucket_).record_page;
+  for (uint64_t i = 0; i < regions_.geometry().pages && may_be_ours(page, PageKind::kRecords);
+       ++i) {
+    if (known_pages_.insert(page).second) record_pages_.push_back(page);
+    page = static_cast<uint32_t>(regions_.page_word(page) >> 32);
+  }
+}
+
+void BucketSalvage::read_index() {
+  const BucketHeader& header = regions_.bucket(chain_, bucket_);
+  const auto read_once = [this](uint32_t page) {
+    if (may_be_ours(page, PageKind::kSegment) && known_pages_.insert(page).second) {
+      read_segment(page);
+    }
+  };
+  if (header.depth == 0) {
+    read_once(header.root_page);
+  } else if (header.depth <= kMaxDepth && may_be_ours(header.root_page, PageKind::kDirectory)) {
+    const auto* words = reinterpret_cast<const uint32_t*>(regions_.page(header.root_page)) +
+                        directory_start(header.depth);
+    for (uint32_t i = 0; i < 1u << header.depth; ++i) {
+      read_once(DirectoryEntry::unpack(words[i]).page);
+    }
+  }
+  // Record pages that the index alone still knows.
+  for (const auto& [id, tags] : tags_) {
+    const uint32_t page = id / kRecordsPerPage;
+    if (!may_be_ours(page, PageKind::kRecords) || !is_indexed(id, regions_.record(id))) continue;
+    if (known_pages_.insert(page).second) record_pages_.push_back(page);
+  }
+}
+
+void BucketSalvage::read_segment(uint32_t page) {
+  const auto* entries = reinterpret_cast<const uint64_t*>(regions_.page(page));
+  for (uint32_t i = 0; i < kSegmentGroups * kGroupEntries; ++i) {
+    if (entries[i] == 0) continue;
+    tags_[static_cast<RecordId>(entries[i])].push_back(static_cast<uint32_t>(entries[i] >> 32));
+  }
+}
+
+bool BucketSalvage::is_indexed(RecordId id, const FlowRecord& record) const {
+  const auto found = tags_.find(id);
+  if (found == tags_.end()) return false;
+  const HashSecret secret = regions_.superblock().secret;
+  const uint32_t inside = hash_tag(hash_key(record.inside_key, secret));
+  const uint32_t outside = hash_tag(hash_key(record.outside_key, secret));
+  return std::ranges::any_of(found->second,
+                             [&](uint32_t tag) { return tag == inside || tag == outside; });
+}
+
+// Does the header count as many flows as there are where it says that records are in use? Then they
+// need no index entry to be believed.
+bool BucketSalvage::header_tells_the_truth() const {
+  const BucketHeader& header = regions_.bucket(chain_, bucket_);
+  if (header.records_used > kRecordsPerPage) return false;
+  if (std::ranges::find(record_pages_, header.record_page) == record_pages_.end()) {
+    return header.record_page == 0 && record_pages_.empty();
+  }
+  uint64_t live = 0;
+  for (const uint32_t page : record_pages_) {
+    const uint32_t used = page == header.record_page ? header.records_used : kRecordsPerPage;
+    for (uint32_t i = 0; i < used; ++i) {
+      live += regions_.record(page * kRecordsPerPage + i).phase != FlowPhase::kFree ? 1 : 0;
+    }
+  }
+  return live == header.flows;
+}
+
+bool BucketSalvage::was_in_use(uint32_t page, uint32_t place, bool header_is_true) const {
+  const BucketHeader& header = regions_.bucket(chain_, bucket_);
+  const RecordId id = page * kRecordsPerPage + place;
+  if (is_indexed(id, regions_.record(id))) return true;
+  const bool is_newest = page == header.record_page;
+  return header_is_true && (!is_newest || place < header.records_used);
+}
+
+void BucketSalvage::judge_records(const LostFlow& lost) {
+  const bool header_is_true = header_tells_the_truth();
+  const BucketHeader& header = regions_.bucket(chain_, bucket_);
+  for (const uint32_t page : record_pages_) {
+    for (uint32_t place = 0; place < kRecordsPerPage; ++place) {
+      const RecordId id = page * kRecordsPerPage + place;
+      const FlowRecord& record = regions_.record(id);
+      const bool whole = record.checksum == record_checksum(id, record) &&
+                         record.phase <= FlowPhase::kClosed && record.bucket == bucket_ &&
+                         record.inside_key.side == Side::kInside &&
+                         record.outside_key.side == Side::kOutside;
+      if (record.phase == FlowPhase::kFree) {
+        // A flow if the index says so, and its phase is what was damaged.
+        if (!whole && is_indexed(id, record)) lost("damaged " + flow_name(id, record));
+        continue;
+      }
+      if (was_in_use(page, place, header_is_true)) {
+        whole ? kept_.push_back(record) : lost("damaged " + flow_name(id, record));
+      } else if (page != header.record_page || place < header.records_used) {
+        lost(std::string(whole ? "" : "damaged ") + "and in no index " + flow_name(id, record));
+      }
+    }
+  }
+}
+
+// A record page that nobody can find any more: two entries still name each of its flows.
+void BucketSalvage::give_up_missing(const LostFlow& lost) const {
+  for (const auto& [id, tags] : tags_) {
+    if (tags.size() < 2 || known_pages_.contains(id / kRecordsPerPage)) continue;
+    lost("record " + std::to_string(id) +
+         ", which the index names, is not the bucket's; keys not legible");
+  }
+}
+
+// Of two flows with a key in common the one that was opened later is kept.
+void BucketSalvage::give_up_twins(const LostFlow& lost) {
+  std::ranges::stable_sort(kept_, [](const FlowRecord& a, const FlowRecord& b) {
+    return std::pair(a.opened_s, a.last_seen_s) > std::pair(b.opened_s, b.last_seen_s);
+  });
+  const auto bytes_of = [](const FlowKey& key) {
+    return std::string(reinterpret_cast<const char*>(&key), sizeof(key));
+  };
+  std::set<std::string> keys;
+  std::vector<FlowRecord> single;
+  for (const FlowRecord& record : kept_) {
+    const std::string inside = bytes_of(record.inside_key), outside = bytes_of(record.outside_key);
+    if (keys.contains(inside) || keys.contains(outside)) {
+      lost("a second flow with a key of another: " + key_text(record.inside_key) + ", outside " +
+           key_text(record.outside_key));
+      continue;
+    }
+    keys.insert(inside);
+    keys.insert(outside);
+    single.push_back(record);
+  }
+  kept_ = std::move(single);
+}
+
+void BucketSalvage::take_out(Persistence& persistence) const {
+  persistence.zero(&regions_.bucket(chain_, bucket_), sizeof(BucketHeader));
+  for (uint64_t i = 0; i < regions_.geometry().pages; ++i) {
+    uint64_t& word = regions_.page_table()[i];
+    const auto tag = static_cast<uint32_t>(word);
+    if (tag >> 31 != 0 && tag_chain(tag) == chain_ && tag_bucket(tag) == bucket_) {
+      persistence.store64(&word, 0);
+    }
+  }
+}
+
+size_t BucketSalvage::put_back(FlowTable& table, const LostFlow& lost) const {
+  size_t put_back = 0;
+  for (const FlowRecord& kept : kept_) {
+    const auto opened = table.open(bucket_, kept.inside_key, kept.outside_key);
+    if (opened.status != OpenStatus::kOk) {
+      lost("no room for " + key_text(kept.inside_key));
+      continue;
+    }
+    FlowRecord& record = table.stage(opened.id);
+    record.phase = kept.phase;
+    record.initiator = kept.initiator;
+    record.revision = kept.revision;
+    record.opened_s = kept.opened_s;
+    record.last_seen_s = kept.last_seen_s;
+    std::memcpy(record.hard, kept.hard, sizeof(record.hard));
+    ++put_back;
+    table.commit({});
+    table.apply();
+  }
+  return put_back;
+}
+
+}  // namespace flowkeep
