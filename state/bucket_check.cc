@@ -3,6 +3,7 @@
 #include <array>
 #include <unordered_map>
 
+#include "state/extent_reader.h"
 #include "state/flow_table.h"
 #include "state/flow_text.h"
 #include "state/pool_check.h"
@@ -32,7 +33,9 @@ class BucketCheck {
     records_.resize(record_pages_.size() * kRecordsPerPage);
     walk_free_list();
     walk_index();
+    walk_extent_pages();
     check_records();
+    walk_free_blocks();
     check_twins();
     check_counts();
     return {flows_, used_records_};
@@ -168,6 +171,59 @@ class BucketCheck {
     }
   }
 
+  // ---- Extents.
+
+  void walk_extent_pages() {
+    uint32_t page = header_.extent_page;
+    std::string from = "header's extent page";
+    while (page != 0 && enter_page(page, PageKind::kExtents, from)) {
+      extent_place_.emplace(page, extent_place_.size());
+      from = "extent page " + number(page) + "'s link";
+      page = static_cast<uint32_t>(regions_.page_word(page) >> 32);
+    }
+    block_seen_.resize(extent_place_.size() * kBlocksPerPage);
+  }
+
+  // Follows a list of blocks, all of which must be the bucket's and in no list yet. Returns how
+  // many there are.
+  uint64_t walk_blocks(uint32_t block, const std::string& where, std::string from) {
+    uint64_t blocks = 0;
+    for (; block != 0; block = regions_.extent_head(block_page(block)).next[block_place(block)]) {
+      const auto place = extent_place_.find(block_page(block));
+      const bool is_ours = place != extent_place_.end() && block_place(block) < kBlocksPerPage;
+      const size_t index = is_ours ? place->second * kBlocksPerPage + block_place(block) : 0;
+      if (!is_ours || block_seen_[index]) {
+        damage(where, from, "block " + number(block),
+               is_ours ? "a block that is in no list yet" : "a block of the bucket's extent pages");
+        return blocks;
+      }
+      block_seen_[index] = true;
+      ++blocks;
+      from = "block " + number(block) + "'s next";
+    }
+    return blocks;
+  }
+
+  void walk_free_blocks() {
+    walk_blocks(header_.free_block, "", "header's free block");
+    const auto unseen = std::ranges::count(block_seen_, false);
+    if (unseen != 0) {
+      add(Severity::kWaste, "", "extent blocks in no list", number(static_cast<uint64_t>(unseen)),
+          "0");
+    }
+  }
+
+  void check_extent(const std::string& where, RecordId id, const FlowRecord& flow) {
+    if (flow.extent == 0) return;
+    const uint64_t blocks = walk_blocks(flow.extent, where, "extent");
+    const auto content = whole_extent(regions_, id, flow.extent);
+    if (!content) {
+      damage(where, "extent", "block " + number(flow.extent), "a content that passes its checksum");
+    } else if (blocks != extent_blocks(content->size())) {
+      damage(where, "blocks of the extent", number(blocks), number(extent_blocks(content->size())));
+    }
+  }
+
   void check_entry(RecordId id, uint32_t tag, uint32_t group, const std::string& where) {
     Record* const found = record(id);
     if (found == nullptr || regions_.record(id).phase == FlowPhase::kFree) {
@@ -246,6 +302,7 @@ class BucketCheck {
     if (found.by_outside != each) {
       damage(where, "index entries of the outside key", number(found.by_outside), number(each));
     }
+    check_extent(where, id, flow);
     inside_.push_back({hash_key(flow.inside_key, secret), id});
     outside_.push_back({hash_key(flow.outside_key, secret), id});
   }
@@ -273,6 +330,7 @@ class BucketCheck {
     const uint32_t left_behind = header_.depth == kMaxDepth ? 1 : 0;
     check_count("flows", header_.flows, flows_);
     check_count("record pages", header_.record_pages, record_pages_.size());
+    check_count("extent pages", header_.extent_pages, extent_place_.size());
     check_count("index pages", header_.index_pages, index_pages_ + left_behind);
   }
   void check_count(const char* what, uint32_t found, uint64_t counted) {
@@ -286,9 +344,11 @@ class BucketCheck {
   const BucketHeader header_;  // a copy: the image may be a running pool
   ReachedPages& reached_;
   Findings& findings_;
-  std::vector<uint32_t> record_pages_;             // newest first
-  std::unordered_map<uint32_t, size_t> place_of_;  // page: index into record_pages_
-  std::vector<Record> records_;                    // of the record pages, in their order
+  std::vector<uint32_t> record_pages_;                 // newest first
+  std::unordered_map<uint32_t, size_t> place_of_;      // page: index into record_pages_
+  std::vector<Record> records_;                        // of the record pages, in their order
+  std::unordered_map<uint32_t, size_t> extent_place_;  // extent page: its number among them
+  std::vector<bool> block_seen_;                       // of the extent pages
   std::vector<std::pair<uint64_t, RecordId>> inside_, outside_;  // hashes of live records' keys
   uint64_t flows_ = 0;
   uint64_t used_records_ = 0;

@@ -41,8 +41,11 @@ class BucketSalvage {
   void read_pages();
   void read_list();
   void read_index();
-  void read_segment(uint32_t page);
+  // Entries whose tags begin otherwise are dead. Depth 0: all count.
+  void read_segment(uint32_t page, uint32_t depth, uint32_t prefix);
+  void add_record_page(uint32_t page);
   void judge_records(const LostFlow& lost);
+  void judge(RecordId id, bool in_use, const LostFlow& lost);
   bool was_in_use(uint32_t page, uint32_t place, bool header_is_true) const;
   bool header_tells_the_truth() const;
   bool is_indexed(RecordId id, const FlowRecord& record) const;
@@ -55,7 +58,13 @@ class BucketSalvage {
   std::vector<uint32_t> record_pages_;
   std::unordered_set<uint32_t> known_pages_;                  // the same, and segments
   std::unordered_map<RecordId, std::vector<uint32_t>> tags_;  // of index entries
-  std::vector<FlowRecord> kept_;
+  std::unordered_map<RecordId, uint32_t> live_entries_;       // those that are not dead
+  std::unordered_set<RecordId> judged_;                       // kept, free, or given up by name
+  struct Kept {
+    FlowRecord record;
+    std::vector<std::byte> extent;
+  };
+  std::vector<Kept> kept_;
 };
 
 }  // namespace flowkeep

@@ -15,6 +15,17 @@ constexpr size_t kFirstBlockContent = kBlockBytes - sizeof(ExtentHeader);
 
 }  // namespace
 
+uint64_t extent_checksum(const ExtentHeader& header, std::span<const std::byte> content,
+                         HashSecret secret) {
+  const uint64_t start = (uint64_t{header.record} << 32 | header.bytes) ^ kExtentMagic;
+  const size_t in_words = content.size() / 8 * 8;
+  const uint64_t of_words = checksum64(content.data(), in_words, start, secret);
+  if (in_words == content.size()) return of_words;
+  uint64_t rest = 0;
+  std::memcpy(&rest, content.data() + in_words, content.size() - in_words);
+  return checksum64(&rest, sizeof(rest), of_words, secret);
+}
+
 Extents::Extents(const Regions& regions, uint32_t chain, WriteSet& write_set, BucketIndex& index,
                  PageClaims& claims, Persistence& persistence)
     : regions_(regions),
@@ -59,16 +70,6 @@ uint32_t Extents::free_blocks(uint32_t bucket, uint32_t at_most) const {
   return count;
 }
 
-uint64_t Extents::checksum(const ExtentHeader& header, std::span<const std::byte> content) const {
-  const uint64_t start = (uint64_t{header.record} << 32 | header.bytes) ^ kExtentMagic;
-  const size_t in_words = content.size() / 8 * 8;
-  const uint64_t of_words = checksum64(content.data(), in_words, start, secret_);
-  if (in_words == content.size()) return of_words;
-  uint64_t rest = 0;
-  std::memcpy(&rest, content.data() + in_words, content.size() - in_words);
-  return checksum64(&rest, sizeof(rest), of_words, secret_);
-}
-
 std::span<const std::byte> Extents::read(RecordId id, uint32_t first_block) const {
   if (!is_block(first_block)) return {};
   ExtentHeader header;
@@ -90,7 +91,9 @@ std::span<const std::byte> Extents::read(RecordId id, uint32_t first_block) cons
     }
     content = {gathered_->data(), header.bytes};
   }
-  return checksum(header, content) == header.checksum ? content : std::span<const std::byte>{};
+  return extent_checksum(header, content, secret_) == header.checksum
+             ? content
+             : std::span<const std::byte>{};
 }
 
 OpenStatus Extents::write(uint32_t bucket, RecordId id, std::span<const std::byte> content,
@@ -103,7 +106,7 @@ OpenStatus Extents::write(uint32_t bucket, RecordId id, std::span<const std::byt
     if (grown != OpenStatus::kOk) return grown;
   }
   ExtentHeader header = {static_cast<uint32_t>(content.size()), id, 0};
-  header.checksum = checksum(header, content);
+  header.checksum = extent_checksum(header, content, secret_);
   alignas(kLineBytes) std::array<std::byte, kBlockBytes> first;
   const size_t in_first = std::min(content.size(), kFirstBlockContent);
   std::memcpy(first.data(), &header, sizeof(header));

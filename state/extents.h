@@ -27,6 +27,10 @@
 
 namespace flowkeep {
 
+// What an extent's header carries as its checksum.
+uint64_t extent_checksum(const ExtentHeader& header, std::span<const std::byte> content,
+                         HashSecret secret);
+
 class Extents {
  public:
   Extents(const Regions& regions, uint32_t chain, WriteSet& write_set, BucketIndex& index,
@@ -71,7 +75,6 @@ class Extents {
   uint32_t last_of(uint32_t first_block) const;
   uint32_t free_blocks(uint32_t bucket, uint32_t at_most) const;
   OpenStatus grow(uint32_t bucket, uint64_t sequence);
-  uint64_t checksum(const ExtentHeader& header, std::span<const std::byte> content) const;
 
   const Regions regions_;
   const HashSecret secret_;

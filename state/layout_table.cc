@@ -16,11 +16,6 @@ constexpr size_t kChecksumBytes = sizeof(LayoutEntry::checksum);
 // One entry stays free for the successor of another.
 constexpr uint32_t kUsableEntries = kLayoutEntries - 1;
 
-uint64_t layout_checksum(const LayoutEntry& entry, HashSecret secret) {
-  return checksum64(reinterpret_cast<const std::byte*>(&entry) + kChecksumBytes,
-                    sizeof(entry) - kChecksumBytes, kLayoutMagic, secret);
-}
-
 bool contains(const LayoutEntry& entry, uint32_t revision) {
   return entry.first_revision <= revision && revision <= entry.last_revision;
 }
@@ -30,6 +25,11 @@ bool overlap(const LayoutEntry& entry, uint32_t first_revision, uint32_t last_re
 }
 
 }  // namespace
+
+uint64_t layout_checksum(const LayoutEntry& entry, HashSecret secret) {
+  return checksum64(reinterpret_cast<const std::byte*>(&entry) + kChecksumBytes,
+                    sizeof(entry) - kChecksumBytes, kLayoutMagic, secret);
+}
 
 LayoutTable::LayoutTable(const Pool& pool, uint32_t chain)
     : pool_(pool), chain_(chain), regions_(pool.base(), Geometry::of(pool.bytes())) {

@@ -18,6 +18,8 @@
 
 namespace flowkeep {
 
+uint64_t layout_checksum(const LayoutEntry& entry, HashSecret secret);
+
 class LayoutTable {
  public:
   LayoutTable(const Pool& pool, uint32_t chain);

@@ -112,7 +112,7 @@ Result<std::unique_ptr<Pool>> Pool::open(const PoolOptions& options) {
 }
 
 std::unique_ptr<Pool> Pool::over(std::byte* base, uint64_t bytes) {
-  auto impl = std::make_unique<Impl>(false);
+  auto impl = std::make_unique<Impl>(false, InjectedDelay{});
   impl->path = "memory";
   impl->medium = Medium::kTmpfs;
   impl->regions = Regions(base, Geometry::of(bytes));

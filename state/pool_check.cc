@@ -5,6 +5,7 @@
 
 #include "state/checksum.h"
 #include "state/flow_text.h"
+#include "state/layout_table.h"
 #include "state/redo_record.h"
 #include "state/superblock.h"
 
@@ -124,6 +125,28 @@ void check_leases(const Regions& regions, uint32_t chain, uint32_t buckets, Find
   }
 }
 
+// ---- State layouts.
+
+// A free entry's checksum is zero; another that is wrong was a revision's, or is one whose writing
+// a crash cut short: then no flow has it.
+void check_layouts(const Regions& regions, uint32_t chain, Findings& findings) {
+  const HashSecret secret = regions.superblock().secret;
+  for (uint32_t i = 0; i < kLayoutEntries; ++i) {
+    const LayoutEntry& entry = regions.layouts(chain)[i];
+    if (entry.checksum == 0 || entry.checksum == layout_checksum(entry, secret)) continue;
+    bool has_flows = false;
+    for_each_live_record(regions, chain, [&](uint32_t, uint32_t, const FlowRecord& flow) {
+      has_flows |= entry.first_revision <= flow.revision && flow.revision <= entry.last_revision;
+    });
+    findings.add(has_flows ? Severity::kDamage : Severity::kWaste, chain_label(regions, chain),
+                 "layout entry " + std::to_string(i) + " (revisions " +
+                     std::to_string(entry.first_revision) + " to " +
+                     std::to_string(entry.last_revision) + ")",
+                 "checksum " + std::to_string(entry.checksum),
+                 std::to_string(layout_checksum(entry, secret)) + ", or 0: free");
+  }
+}
+
 // ---- Page table.
 
 uint64_t check_page_table(const Regions& regions, const ReachedPages& reached, Findings& findings) {
@@ -199,7 +222,7 @@ bool is_claim(const Regions& regions, uint64_t word) {
   const auto tag = static_cast<uint32_t>(word);
   const uint32_t chain = tag_chain(tag);
   if (tag >> 31 == 0 || chain >= kMaxChains) return false;
-  if (tag_kind(tag) < PageKind::kRecords || tag_kind(tag) > PageKind::kDirectory) return false;
+  if (tag_kind(tag) < PageKind::kRecords || tag_kind(tag) > PageKind::kExtents) return false;
   const ChainEntry& entry = regions.chain(chain);
   return is_sound_entry(regions, chain) && entry.state != ChainState::kFree &&
          tag_bucket(tag) < entry.buckets;
@@ -299,6 +322,7 @@ PoolCounts check_pool(const Regions& regions, Findings& findings) {
       counts.records += of_bucket.records;
     }
     check_flow_leases(regions, chain, findings);
+    check_layouts(regions, chain, findings);
   }
   counts.pages_claimed = check_page_table(regions, reached, findings);
   return counts;

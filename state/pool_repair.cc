@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 #include <map>
 #include <optional>
@@ -10,6 +11,7 @@
 #include "state/bucket_salvage.h"
 #include "state/checksum.h"
 #include "state/flow_text.h"
+#include "state/layout_table.h"
 #include "state/pool_check.h"
 #include "state/record_checksum.h"
 #include "state/redo_record.h"
@@ -32,10 +34,12 @@ class Repair {
     mend_size();
     mend_superblock();
     mend_logs();
-    mend_chains();
     complete_bursts();
+    mend_chains();
+    finish_dropped_chains();
     mend_buckets();
     mend_leases();
+    mend_layouts();
     free_leaked_pages();
     verify();
     return std::move(report_);
@@ -163,14 +167,20 @@ class Repair {
   // legible.
   void name_flows_of(uint32_t log, uint64_t parity, const LogContents& contents) {
     if (contents.slots[parity] != RedoSlot::kDamaged) return;
-    for_each_redo_line(regions_.redo_slot(log, parity), [&](const RedoLine& line, const uint64_t*) {
-      if (line.kind != LineKind::kRecordFirst || line.line % 2 != 0) return;
-      if (!regions_.is_page(line.line / kLinesPerPage)) return;
-      const auto id = static_cast<RecordId>(line.line / 2);
-      gave_up("redo log " + std::to_string(log),
-              "the last change of this flow may be missing: record " + std::to_string(id) + ", " +
-                  key_text(regions_.record(id).inside_key));
-    });
+    for_each_redo_line(regions_.redo_slot(log, parity),
+                       [&](const RedoLine& line, const uint64_t* words) {
+                         if (line.kind != LineKind::kRecordFirst || line.line % 2 != 0) return;
+                         if (!regions_.is_page(line.line / kLinesPerPage)) return;
+                         const auto id = static_cast<RecordId>(line.line / 2);
+                         FlowRecord after = regions_.record(id);
+                         for (unsigned rest = line.mask; rest != 0; rest &= rest - 1) {
+                           const auto word = static_cast<size_t>(std::countr_zero(rest));
+                           std::memcpy(reinterpret_cast<std::byte*>(&after) + word * 8, words++, 8);
+                         }
+                         gave_up("redo log " + std::to_string(log),
+                                 "the last change of this flow may be missing: record " +
+                                     std::to_string(id) + ", " + key_text(after.inside_key));
+                       });
   }
 
   // ---- Chains.
@@ -249,6 +259,8 @@ class Repair {
     std::memset(static_cast<void*>(&regions_.bucket(chain, 0)), 0,
                 kMaxBuckets * sizeof(BucketHeader));
     std::memset(regions_.leases(chain), 0, kMaxExternalAddresses * kPortBlocks * sizeof(uint32_t));
+    std::memset(static_cast<void*>(regions_.layouts(chain)), 0,
+                kLayoutEntries * sizeof(LayoutEntry));
     regions_.chain(chain) = {};
   }
 
@@ -281,16 +293,20 @@ class Repair {
 
   // ---- Bursts and buckets.
 
+  // Before a chain is given up: its last burst must not come back afterwards.
   void complete_bursts() {
+    uint32_t waiting = 0;
+    for (uint32_t log = 0; log < kMaxWorkerSlots; ++log) {
+      const LogContents contents = read_log(regions_, log);
+      waiting += contents.valid[1] > contents.retired ? 1 : 0;
+    }
+    image_.complete();
+    if (waiting != 0) did("redo logs", std::to_string(waiting) + " logs' last bursts completed");
+  }
+
+  void finish_dropped_chains() {
     const RecoveryReport recovery = pool_->recover_all();
-    if (recovery.refused) return gave_up("pool", recovery.refused->text());
-    if (recovery.redo_records_applied != 0) {
-      did("redo logs", std::to_string(recovery.redo_records_applied) + " bursts completed");
-    }
-    if (recovery.pages_reclaimed != 0) {
-      did("page table", std::to_string(recovery.pages_reclaimed) +
-                            " pages of bursts that were never committed given back");
-    }
+    if (recovery.refused) gave_up("pool", recovery.refused->text());
   }
 
   void mend_buckets() {
@@ -395,6 +411,22 @@ class Repair {
     table.commit({});
     table.apply();
     RedoLog(*pool_, 0).retire(RedoLog(*pool_, 0).applied());
+  }
+
+  // Flows of these revisions go on if the chain's next revision, or the same, tells the pool its
+  // layout again.
+  void mend_layouts() {
+    const HashSecret secret = regions_.superblock().secret;
+    for (uint32_t chain = 0; chain < kMaxChains; ++chain) {
+      for (uint32_t i = 0; i < kLayoutEntries; ++i) {
+        LayoutEntry& entry = regions_.layouts(chain)[i];
+        if (entry.checksum == 0 || entry.checksum == layout_checksum(entry, secret)) continue;
+        gave_up(chain_label(regions_, chain),
+                "where revisions " + std::to_string(entry.first_revision) + " to " +
+                    std::to_string(entry.last_revision) + " keep their flows' state");
+        entry.checksum = 0;
+      }
+    }
   }
 
   void free_leaked_pages() {

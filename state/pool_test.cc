@@ -9,7 +9,6 @@
 #include <atomic>
 #include <fstream>
 
-#include "state/checksum.h"
 #include "state/persistence.h"
 #include "state/pool_test_support.h"
 #include "state/superblock.h"
@@ -64,8 +63,7 @@ class PoolTest : public testing::Test {
     file.read(reinterpret_cast<char*>(&superblock), sizeof(superblock));
     change(superblock);
     if (!keep_checksum) {
-      superblock.checksum =
-          checksum64(&superblock, offsetof(Superblock, checksum), kPoolMagic, HashSecret{});
+      superblock.checksum = superblock_checksum(superblock);
     }
     file.seekp(0);
     file.write(reinterpret_cast<const char*>(&superblock), sizeof(superblock));

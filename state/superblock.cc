@@ -19,11 +19,6 @@ constexpr uint64_t round_up(uint64_t bytes, uint64_t unit) {
   return (bytes + unit - 1) / unit * unit;
 }
 
-// Not keyed: the key is among what it protects.
-uint64_t superblock_checksum(const Superblock& superblock) {
-  return checksum64(&superblock, offsetof(Superblock, checksum), kPoolMagic, HashSecret{});
-}
-
 struct Field {
   const char* name;
   uint64_t value;
@@ -83,6 +78,12 @@ Geometry Geometry::of(uint64_t pool_bytes) {
   if (pool_bytes > geometry.pages_at)
     geometry.pages = (pool_bytes - geometry.pages_at) / kPageBytes;
   return geometry;
+}
+
+// Not keyed: the key is among what it protects. The start must be neither the first word, the
+// magic, nor its complement: the first product would be the same for any second word.
+uint64_t superblock_checksum(const Superblock& superblock) {
+  return checksum64(&superblock, offsetof(Superblock, checksum), kRedoMagic, HashSecret{});
 }
 
 bool is_other_version(const Superblock& superblock) {

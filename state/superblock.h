@@ -15,6 +15,8 @@ inline constexpr size_t kSuperblockCopyAt = 2 * kPageBytes - 256;
 static_assert(kPageBytes + kMaxChains * sizeof(ChainEntry) <= kSuperblockCopyAt);
 static_assert(kSuperblockCopyAt + sizeof(Superblock) <= 2 * kPageBytes);
 
+uint64_t superblock_checksum(const Superblock& superblock);
+
 // What errors about a damaged pool end with: "`flowkeep-pool repair PATH` says what can be kept".
 std::string repair_hint(const std::string& path);
 
