@@ -1,5 +1,6 @@
 #include "state/flow_table.h"
 
+#include <algorithm>
 #include <array>
 #include <cassert>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "state/layout_table.h"
 #include "state/page_claims.h"
 #include "state/pool_impl.h"
+#include "state/record_checksum.h"
 #include "state/redo_record.h"
 #include "state/write_set.h"
 
@@ -60,6 +62,7 @@ struct FlowTable::Impl {
   void write_redo_record(BurstPositions after);
   OpenStatus ensure_free_record(uint32_t bucket);
   RecordId free_record(uint32_t bucket) const;
+  bool may_take(uint32_t bucket, RecordId id) const;
   void take_record(uint32_t bucket, RecordId id);
   bool is_record_page(uint32_t bucket, uint32_t page) const;
 
@@ -79,6 +82,7 @@ struct FlowTable::Impl {
   Extents extents;
   LayoutTable layouts;
   std::vector<SweepCursor> sweeps;
+  Damage damage;
 };
 
 void FlowTable::Impl::use_log(uint32_t number) {
@@ -158,7 +162,12 @@ FlowTable::Opened FlowTable::open(uint32_t bucket, const FlowKey& inside, const 
   OpenStatus status = impl_->ensure_free_record(bucket);
   if (status != OpenStatus::kOk) return {status, 0};
   const RecordId id = impl_->free_record(bucket);
+  if (!impl_->may_take(bucket, id)) {
+    ++impl_->damage.met;
+    return {OpenStatus::kPoolDamaged, 0};
+  }
   status = index.insert(bucket, hash_tag(inside_hash), id, impl_->sequence);
+  if (status == OpenStatus::kPoolDamaged) ++impl_->damage.met;
   if (status != OpenStatus::kOk) return {status, 0};
   status = index.insert(bucket, hash_tag(outside_hash), id, impl_->sequence);
   if (status != OpenStatus::kOk) {
@@ -195,6 +204,12 @@ RecordId FlowTable::Impl::free_record(uint32_t bucket) const {
   return header.record_page * kRecordsPerPage + header.records_used;
 }
 
+// Of the bucket's pages, and not a live flow's?
+bool FlowTable::Impl::may_take(uint32_t bucket, RecordId id) const {
+  if (!is_record_page(bucket, id / kRecordsPerPage)) return false;
+  return index.header(bucket).free_record == 0 || view(id).phase == FlowPhase::kFree;
+}
+
 void FlowTable::Impl::take_record(uint32_t bucket, RecordId id) {
   BucketHeader& header = index.stage_header(bucket);
   if (header.free_record != 0) {
@@ -212,12 +227,19 @@ FlowRecord& FlowTable::stage(RecordId id) {
 
 void FlowTable::close(RecordId id) {
   FlowRecord& record = stage(id);
-  assert(record.phase != FlowPhase::kFree);
   const uint32_t bucket = record.bucket;
+  if (record.phase == FlowPhase::kFree || bucket >= kMaxBuckets ||
+      !impl_->is_record_page(bucket, id / kRecordsPerPage)) {
+    ++impl_->damage.met;
+    return;
+  }
   if (record.extent != 0) impl_->extents.release(bucket, record.extent);
   record.extent = 0;
-  impl_->index.remove(bucket, hash_tag(hash_key(record.inside_key, impl_->secret)), id);
-  impl_->index.remove(bucket, hash_tag(hash_key(record.outside_key, impl_->secret)), id);
+  for (const FlowKey& key : {record.inside_key, record.outside_key}) {
+    if (!impl_->index.remove(bucket, hash_tag(hash_key(key, impl_->secret)), id)) {
+      ++impl_->damage.met;
+    }
+  }
   BucketHeader& header = impl_->index.stage_header(bucket);
   record.phase = FlowPhase::kFree;
   record.next_free = header.free_record;
@@ -345,22 +367,39 @@ bool FlowTable::Impl::is_record_page(uint32_t bucket, uint32_t page) const {
 RecordId FlowTable::sweep_next(uint32_t bucket, uint32_t& budget) {
   Impl& self = *impl_;
   Impl::SweepCursor& cursor = self.sweeps[bucket];
-  // A page claimed by an abandoned burst may be gone: then the sweep starts over.
-  if (cursor.page != 0 && !self.is_record_page(bucket, cursor.page)) cursor = {};
   const BucketHeader& header = self.index.header(bucket);
   if (cursor.page == 0) cursor = {header.record_page, 0};
-  while (cursor.page != 0 && budget != 0) {
-    const uint32_t used = cursor.page == header.record_page ? header.records_used : kRecordsPerPage;
+  while (budget != 0) {
+    // A page claimed by an abandoned burst may be gone, and a damaged link lead anywhere: then the
+    // sweep starts over with its next call.
+    if (!self.is_record_page(bucket, cursor.page)) {
+      cursor = {};
+      break;
+    }
+    const bool is_newest = cursor.page == header.record_page;
+    const uint32_t used =
+        is_newest ? std::min(header.records_used, kRecordsPerPage) : kRecordsPerPage;
     if (cursor.record >= used) {
       cursor = {static_cast<uint32_t>(self.regions.page_word(cursor.page) >> 32), 0};
+      if (is_newest && used == 0) --budget;  // a link may lead back to it
       continue;
     }
     const RecordId id = cursor.page * kRecordsPerPage + cursor.record++;
     --budget;
-    if (self.view(id).phase != FlowPhase::kFree) return id;
+    if (self.view(id).phase == FlowPhase::kFree) continue;
+    // As the last burst left it; what this one stages gets its checksum at commit.
+    const FlowRecord& home = self.regions.record(id);
+    if (home.phase != FlowPhase::kFree && home.checksum != record_checksum(id, home)) {
+      ++self.damage.records;
+    }
+    return id;
   }
   if (cursor.page == 0) budget = 0;  // once around
   return 0;
+}
+
+FlowTable::Damage FlowTable::damage() const {
+  return impl_->damage;
 }
 
 uint32_t FlowTable::flows(uint32_t bucket) const {

@@ -36,7 +36,8 @@ struct BurstPositions {
 // leaves then is undefined; benchmarks compare with it.
 enum class Durability : uint8_t { kBurst, kNone };
 
-enum class OpenStatus : uint8_t { kOk, kPoolFull, kWriteSetFull, kKeyExists };
+// kPoolDamaged: what the pool holds for the bucket cannot be; nothing was changed.
+enum class OpenStatus : uint8_t { kOk, kPoolFull, kWriteSetFull, kKeyExists, kPoolDamaged };
 
 class FlowTable {
  public:
@@ -116,6 +117,15 @@ class FlowTable {
   // that bucket ended, and reports each live one to `visit(id, record)`; visit may close it.
   template <typename Visit>
   void sweep(uint32_t bucket, uint32_t records, Visit&& visit);
+
+  // How often this table has met what only damage explains, and how many damaged records sweep()
+  // has passed; `flowkeep-pool check` says what is wrong. Nothing that is damaged leads out of the
+  // pool.
+  struct Damage {
+    uint64_t met = 0;
+    uint64_t records = 0;
+  };
+  Damage damage() const;
 
   uint32_t flows(uint32_t bucket) const;  // live flows of the bucket, staged changes included
   HashSecret hash_secret() const;

@@ -284,9 +284,8 @@ class Regions {
            sequence % 2 * kRedoSlotBytes;
   }
   uint64_t first_page() const { return geometry_.pages_at / kPageBytes; }
-  bool is_page(uint64_t page) const {
-    return page >= first_page() && page < first_page() + geometry_.pages;
-  }
+  bool is_page(uint64_t page) const { return page - first_page() < geometry_.pages; }
+  bool is_record(uint64_t id) const { return is_page(id / kRecordsPerPage); }
   uint64_t* page_table() const {
     return reinterpret_cast<uint64_t*>(base_ + geometry_.page_table_at);
   }

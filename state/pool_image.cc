@@ -62,6 +62,14 @@ Result<PoolImage> PoolImage::read(const std::string& path, Access access) {
   return image;
 }
 
+PoolImage PoolImage::over(std::byte* base, uint64_t bytes) {
+  PoolImage image;
+  image.path_ = "memory";
+  image.base_ = base;
+  image.bytes_ = image.file_bytes_ = bytes;
+  return image;
+}
+
 PoolImage::PoolImage(PoolImage&& other) noexcept
     : path_(std::move(other.path_)),
       fd_(std::exchange(other.fd_, -1)),
@@ -73,8 +81,9 @@ PoolImage::PoolImage(PoolImage&& other) noexcept
       medium_(other.medium_) {}
 
 PoolImage::~PoolImage() {
+  if (fd_ < 0) return;
   if (base_ != nullptr) munmap(base_, bytes_);
-  if (fd_ >= 0) close(fd_);
+  close(fd_);
 }
 
 Result<void> PoolImage::open_file(Access access) {

@@ -26,6 +26,8 @@ class PoolImage {
   // Errors: no file that can be read, nothing that is a flowkeep pool, another format version, and
   // for a repair a pool in use.
   static Result<PoolImage> read(const std::string& path, Access access);
+  // Of memory that belongs to the caller; for tests.
+  static PoolImage over(std::byte* base, uint64_t bytes);
   ~PoolImage();
   PoolImage(PoolImage&& other) noexcept;
   PoolImage& operator=(PoolImage&&) = delete;
@@ -59,7 +61,7 @@ class PoolImage {
   Result<void> write_pages_to(int fd, bool changed_only) const;
 
   std::string path_;
-  int fd_ = -1;
+  int fd_ = -1;  // none: the memory is somebody else's
   std::byte* base_ = nullptr;
   uint64_t bytes_ = 0;
   uint64_t file_bytes_ = 0;

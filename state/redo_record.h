@@ -34,6 +34,7 @@ void apply_redo_record(const std::byte* slot, const Regions& regions, Persistenc
 // Flushes the lines that the record changes; the caller fences. The slot may be overwritten
 // meanwhile.
 void flush_redo_lines(const std::byte* slot, const Regions& regions, Persistence& persistence);
+
 // The retired mark: a sequence and, in the upper 16 bits, a check on it. A mark that was damaged
 // must neither hide a committed burst nor have an old one applied again.
 uint64_t retired_mark(uint64_t sequence);
