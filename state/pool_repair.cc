@@ -228,7 +228,8 @@ class Repair {
     mended.state = ChainState::kAttached;
     const auto fits = [&] {
       const size_t length = strnlen(mended.name, sizeof(mended.name));
-      return length != 0 && length < sizeof(mended.name) &&
+      return length != 0 && length < sizeof(mended.name) && std::has_single_bit(mended.buckets) &&
+             mended.buckets <= kMaxBuckets &&
              mended.checksum == chain_entry_checksum(mended, secret);
     };
     auto* const bytes = reinterpret_cast<uint8_t*>(&mended);
