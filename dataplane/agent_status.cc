@@ -177,6 +177,7 @@ node::v1::NodeStatus node_status(const NodeConfig& config, const Arena& arena, c
   status.set_medium(std::string(medium_name(pool.medium())));
   status.set_medium_survives(std::string(medium_survives(pool.medium())));
   status.set_emulated(pool.emulated());
+  status.set_persistence(pool.flush_text());
   status.set_packet_memory(arena.huge() ? "hugepages" : "4 KiB pages");
   status.set_pool_bytes(pool.bytes());
   status.set_pool_pages(pool.total_pages());

@@ -243,6 +243,22 @@ Hugepages read_hugepages(Reader& packets) {
   return Hugepages::kAuto;
 }
 
+void read_pool(Reader& pool, NodeConfig& config) {
+  pool.only(
+      {"path", "size", "emulate_pmem", "power_cut_drills", "fence_delay_ns", "line_delay_ns"});
+  pool.text("path", config.pool_path, true);
+  pool.bytes("size", config.pool_bytes);
+  pool.flag("emulate_pmem", config.emulate_pmem);
+  pool.flag("power_cut_drills", config.power_cut_drills);
+  pool.number("fence_delay_ns", config.pool_delay.fence_ns, 0, 1'000'000);
+  pool.number("line_delay_ns", config.pool_delay.line_ns, 0, 100'000);
+  // Without flushes there is nothing to delay; on persistent memory emulate_pmem changes nothing
+  // else.
+  if (config.emulate_pmem || !config.pool_delay.any()) return;
+  pool.fail(config.pool_delay.fence_ns != 0 ? "pool.fence_delay_ns" : "pool.line_delay_ns",
+            "delays flushes, which run by emulate_pmem; accepted: 0, or emulate_pmem: true");
+}
+
 NodeConfig read_node(const YAML::Node& root, std::optional<Error>& error) {
   NodeConfig config;
   Reader top(root, "", error);
@@ -257,11 +273,7 @@ NodeConfig read_node(const YAML::Node& root, std::optional<Error>& error) {
   agent.only({"listen"});
   agent.text("listen", config.agent_listen);
   Reader pool(root["pool"], "pool", error);
-  pool.only({"path", "size", "emulate_pmem", "power_cut_drills"});
-  pool.text("path", config.pool_path, true);
-  pool.bytes("size", config.pool_bytes);
-  pool.flag("emulate_pmem", config.emulate_pmem);
-  pool.flag("power_cut_drills", config.power_cut_drills);
+  read_pool(pool, config);
   Reader packets(root["packets"], "packets", error);
   packets.only({"count", "hugepages"});
   packets.number("count", config.packet_count, 4096, 64U << 20);

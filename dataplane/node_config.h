@@ -7,6 +7,7 @@
 
 #include "dataplane/arena.h"
 #include "state/flow_key.h"
+#include "state/persistence.h"
 #include "state/result.h"
 
 namespace flowkeep {
@@ -47,6 +48,7 @@ struct NodeConfig {
   uint64_t pool_bytes = 256ULL << 20;
   bool emulate_pmem = false;
   bool power_cut_drills = false;  // keep what a power cut would leave (state/emulated_medium.h)
+  InjectedDelay pool_delay;       // of flushes; needs emulate_pmem
   uint32_t packet_count = 65536;  // more than one inbox holds
   Hugepages hugepages = Hugepages::kAuto;
   uint32_t worker_slots = 8;

@@ -87,6 +87,16 @@ TEST(NodeConfig, OnlyPoolPathAndPortsAreNeeded) {
   EXPECT_EQ(parsed->hugepages, Hugepages::kAuto);
 }
 
+TEST(NodeConfig, FlushesMayBeDelayed) {
+  const auto parsed =
+      NodeConfig::parse(replaced(kGood, "emulate_pmem: true",
+                                 "emulate_pmem: true, fence_delay_ns: 200, line_delay_ns: 10"),
+                        "x");
+  ASSERT_TRUE(parsed.ok()) << parsed.error().text();
+  EXPECT_EQ(parsed->pool_delay, (InjectedDelay{200, 10}));
+  EXPECT_FALSE(NodeConfig::parse(kGood, "x")->pool_delay.any());
+}
+
 TEST(NodeConfig, SizesHaveUnits) {
   for (const auto& [written, bytes] : {std::pair<const char*, uint64_t>{"33554432", 33554432},
                                        {"64K", 64ULL << 10},
@@ -206,7 +216,13 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"UnknownInPort", "promiscuous: true", "mtu: 1500", "ports[1].mtu", "unknown field",
                 "promiscuous"},
         Mistake{"UnknownInPool", "emulate_pmem: true", "emulate: true", "pool.emulate",
-                "unknown field", "accepted: path, size, emulate_pmem"},
+                "unknown field", "accepted: path, size, emulate_pmem, fence_delay_ns"},
+        Mistake{"DelayWithoutFlushes", "emulate_pmem: true", "fence_delay_ns: 200",
+                "pool.fence_delay_ns", "", "accepted: 0, or emulate_pmem: true"},
+        Mistake{"LineDelayWithoutFlushes", "emulate_pmem: true", "line_delay_ns: 1",
+                "pool.line_delay_ns", "", "accepted: 0, or emulate_pmem: true"},
+        Mistake{"DelayTooLong", "emulate_pmem: true", "emulate_pmem: true, line_delay_ns: 100001",
+                "pool.line_delay_ns", "\"100001\"", "a number from 0 to 100000"},
         Mistake{"NoMapping", "agent: {listen: 0.0.0.0:7471}", "agent: 0.0.0.0:7471", "agent", "",
                 "must be a mapping"},
         Mistake{"NoText", "listen: 0.0.0.0:7471", "listen: [a]", "agent.listen", "",

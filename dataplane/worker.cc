@@ -41,7 +41,7 @@ Worker::Worker(const Arena& arena, Pool& pool, const Chain& chain, size_t proces
       pool_(pool),
       process_(arena.header().processes[process]),
       chain_(arena.header().chains[chain_index]),
-      table_(pool, chain_.pool_index),
+      table_(pool, chain_.pool_index, FlowTable::kNoLog),
       runtime_(chain, table_, process_.revision.load(),
                static_cast<uint32_t>(arena.header().started_at_s)) {}
 

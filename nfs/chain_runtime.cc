@@ -147,6 +147,9 @@ ChainRuntime::Progress ChainRuntime::open_flow(const Packet& packet, size_t inde
     case OpenStatus::kPoolFull:
       drop(meta, DropReason::kPoolFull);
       return Progress::kDone;
+    case OpenStatus::kPoolDamaged:
+      drop(meta, DropReason::kPoolDamaged);
+      return Progress::kDone;
     // The outside key is another flow's, which a revision that translated has left.
     case OpenStatus::kKeyExists:
       drop(meta, DropReason::kNoFlow);

@@ -1,14 +1,15 @@
 #include "nfs/crash_run.h"
 
 #include <unistd.h>
+#include <cstring>
 
 #include <algorithm>
 #include <memory>
 #include <thread>
 
 #include "nfs/crash_worker.h"
-#include "state/checksum.h"
 #include "state/layout.h"
+#include "state/superblock.h"
 
 namespace flowkeep {
 
@@ -23,8 +24,8 @@ void set_secret(Pool& pool, uint64_t seed) {
   std::mt19937_64 random(seed);
   superblock.secret.k0 = random();
   superblock.secret.k1 = random();
-  superblock.checksum =
-      checksum64(&superblock, offsetof(Superblock, checksum), kPoolMagic, HashSecret{});
+  superblock.checksum = superblock_checksum(superblock);
+  std::memcpy(pool.base() + kSuperblockCopyAt, &superblock, sizeof(superblock));
 }
 
 // Pages that were in use hold what another chain has left in them.

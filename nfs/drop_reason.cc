@@ -57,6 +57,8 @@ std::string_view drop_reason_name(DropReason reason) {
       return "no_flow";
     case DropReason::kPoolFull:
       return "pool_full";
+    case DropReason::kPoolDamaged:
+      return "pool_damaged";
     case DropReason::kFirewallDenied:
       return "firewall_denied";
     case DropReason::kNatNoMapping:

@@ -37,6 +37,7 @@ enum class DropReason : uint8_t {
   // The chain runtime.
   kNoFlow,  // an ICMP error, or a packet from the outside, that belongs to no flow
   kPoolFull,
+  kPoolDamaged,
   // Functions.
   kFirewallDenied,
   kNatNoMapping,

@@ -1,7 +1,6 @@
 #include "state/bucket_index.h"
 
 #include <array>
-#include <cassert>
 
 #include "state/planted_bug.h"
 
@@ -34,6 +33,7 @@ OpenStatus BucketIndex::insert(uint32_t bucket, uint32_t tag, RecordId id, uint6
   }
   for (;;) {
     const Segment segment = segment_of(header(bucket), tag);
+    if (segment.page == 0) return OpenStatus::kPoolDamaged;
     if (insert_into(segment, tag, id)) return OpenStatus::kOk;
     if (make_place(segment, tag) && insert_into(segment, tag, id)) return OpenStatus::kOk;
     const OpenStatus split_up = split(bucket, tag, segment, sequence);
@@ -74,17 +74,18 @@ bool BucketIndex::make_place(Segment segment, uint32_t tag) {
   return false;
 }
 
-void BucketIndex::remove(uint32_t bucket, uint32_t tag, RecordId id) {
+bool BucketIndex::remove(uint32_t bucket, uint32_t tag, RecordId id) {
   const Segment segment = segment_of(header(bucket), tag);
+  if (segment.page == 0) return false;
   for (const uint32_t number : {first_group(tag), second_group(tag)}) {
     const uint64_t* entries = group(segment.page, number);
     for (uint32_t i = 0; i < kGroupEntries; ++i) {
       if (entries[i] != (uint64_t{tag} << 32 | id)) continue;
       reinterpret_cast<uint64_t*>(write_set_.stage(group_line(segment.page, number)))[i] = 0;
-      return;
+      return true;
     }
   }
-  assert(!"an indexed key was not found");
+  return false;
 }
 
 OpenStatus BucketIndex::make_first_segment(uint32_t bucket, uint64_t sequence) {

@@ -42,8 +42,8 @@ class BucketIndex {
   RecordId find(uint32_t bucket, uint32_t tag, Same&& same) const;
   // Stages the entry; splits segments as needed. `sequence`: of the burst, for page claims.
   OpenStatus insert(uint32_t bucket, uint32_t tag, RecordId id, uint64_t sequence);
-  // Stages the removal of an entry that is there.
-  void remove(uint32_t bucket, uint32_t tag, RecordId id);
+  // Stages the removal of an entry. False: it is not there, which only damage explains.
+  bool remove(uint32_t bucket, uint32_t tag, RecordId id);
 
   // Prefetches the first group, and what the group's entries with this tag point to.
   void prefetch_group(uint32_t bucket, uint32_t tag) const;
@@ -52,9 +52,9 @@ class BucketIndex {
 
  private:
   struct Segment {
-    uint32_t page;
-    uint32_t depth;
-  };  // page 0: the bucket has no index yet
+    uint32_t page = 0;
+    uint32_t depth = 0;
+  };  // page 0: the bucket has no index yet, or one that is damaged
 
   Segment segment_of(const BucketHeader& header, uint32_t tag) const;
   uint64_t group_line(uint32_t page, uint32_t group) const {
@@ -106,11 +106,18 @@ inline uint32_t BucketIndex::directory_word(uint32_t page, uint32_t word) const 
   return line[word % kDirectoryWordsInLine];
 }
 
+// Bounded in whatever the pool holds: damage must not lead out of the pages.
 inline BucketIndex::Segment BucketIndex::segment_of(const BucketHeader& header,
                                                     uint32_t tag) const {
+  if (!regions_.is_page(header.root_page)) [[unlikely]]
+    return {};
   if (header.depth == 0) return {header.root_page, 0};
+  if (header.depth > kMaxDepth) [[unlikely]]
+    return {};
   const uint32_t word = directory_start(header.depth) + (tag >> (32 - header.depth));
   const auto entry = DirectoryEntry::unpack(directory_word(header.root_page, word));
+  if (!regions_.is_page(entry.page) || entry.depth > header.depth) [[unlikely]]
+    return {};
   return {entry.page, entry.depth};
 }
 
@@ -122,7 +129,7 @@ RecordId BucketIndex::find(uint32_t bucket, uint32_t tag, Same&& same) const {
     const uint64_t* entries = group(segment.page, number);
     for (unsigned rest = entries_with_tag(entries, tag); rest != 0; rest &= rest - 1) {
       const auto id = static_cast<RecordId>(entries[__builtin_ctz(rest)]);
-      if (id != 0 && same(id)) return id;
+      if (regions_.is_record(id) && same(id)) return id;
     }
   }
   return 0;

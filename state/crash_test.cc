@@ -46,6 +46,35 @@ bool killed(Pool& pool, PersistenceObserver& observer, const std::function<void(
   return was_killed;
 }
 
+// A flow's extent follows from its hard state: every other flow has one, of up to six blocks.
+std::vector<std::byte> extent_of(uint64_t state) {
+  if (state % 2 == 0) return {};
+  std::vector<std::byte> content(1 + state / 2 % 3'000);
+  std::mt19937_64 random(state);
+  for (std::byte& byte : content) byte = static_cast<std::byte>(random());
+  return content;
+}
+
+// difference(), and the extents.
+std::string loss(Pool& pool, const FlowModel& model) {
+  if (const std::string lost = difference(pool, model); !lost.empty()) return lost;
+  const FlowTable table(pool, 0, kMaxWorkerSlots - 1);
+  for (const auto& [bucket, of_bucket] : model) {
+    for (const auto& [n, state] : of_bucket) {
+      const auto content = table.extent(find_inside(table, bucket, n));
+      if (!std::ranges::equal(content, extent_of(state))) {
+        return "flow " + std::to_string(n) + ": extent";
+      }
+    }
+  }
+  return "";
+}
+
+void set_state(FlowTable& table, RecordId id, uint64_t state) {
+  std::memcpy(table.stage(id).hard, &state, sizeof(state));
+  ASSERT_EQ(table.set_extent(id, extent_of(state)), OpenStatus::kOk);
+}
+
 // Burst number n, the same each time for the same state: some openings, changes and closings.
 struct FlowRange {
   uint32_t first;
@@ -61,13 +90,15 @@ void run_burst(FlowTable& table, FlowModel& model, uint64_t n, uint32_t buckets,
     const RecordId id = find_inside(table, bucket, flow);
     ASSERT_EQ(id != 0, model[bucket].contains(flow));
     if (id == 0) {
-      ASSERT_EQ(open_flow(table, bucket, flow, state).status, OpenStatus::kOk);
+      const auto opened = open_flow(table, bucket, flow, state);
+      ASSERT_EQ(opened.status, OpenStatus::kOk);
+      set_state(table, opened.id, state);
       model[bucket][flow] = state;
     } else if (state % 3 == 0) {
       table.close(id);
       model[bucket].erase(flow);
     } else {
-      std::memcpy(table.stage(id).hard, &state, sizeof(state));
+      set_state(table, id, state);
       model[bucket][flow] = state;
     }
     table.touch(id != 0 ? id : find_inside(table, bucket, flow), 5000);
@@ -116,16 +147,19 @@ class OneBurstCrashTest : public CrashTest {
     start = image();
   }
   void commit_one(FlowTable& table, uint32_t n) {
-    open_flow(table, 0, n, n);
+    set_state(table, open_flow(table, 0, n, n).id, n);
     commit_and_apply(table);
+  }
+  void stage_burst(FlowTable& table) {
+    set_state(table, open_flow(table, 0, filled - 1, 1).id, 1);
+    set_state(table, open_flow(table, 1, 90'000, kState).id, kState);
+    table.close(find_inside(table, 0, 3));
+    set_state(table, find_inside(table, 0, 4), kState);
+    set_state(table, find_inside(table, 0, 5), 4);
   }
   void burst() {
     FlowTable table(*pool, 0, 0);
-    open_flow(table, 0, filled - 1, 1);
-    open_flow(table, 1, 90'000, 2);
-    table.close(find_inside(table, 0, 3));
-    const uint64_t state = 4;
-    std::memcpy(table.stage(find_inside(table, 0, 4)).hard, &state, sizeof(state));
+    stage_burst(table);
     table.commit({});
     committed = true;
     table.apply();
@@ -133,11 +167,13 @@ class OneBurstCrashTest : public CrashTest {
   void set_up_model() {
     after = before;
     after[0][filled - 1] = 1;
-    after[1][90'000] = 2;
+    after[1][90'000] = kState;
     after[0].erase(3);
-    after[0][4] = 4;
+    after[0][4] = kState;
+    after[0][5] = 4;
   }
 
+  static constexpr uint64_t kState = 4'001;  // has an extent of several blocks
   uint32_t filled = 0;
   std::vector<std::byte> start;
   FlowModel before;
@@ -158,7 +194,7 @@ TEST_F(OneBurstCrashTest, DeathAtEachStoreLeavesAllOrNothing) {
         read_log(Regions(pool->base(), Geometry::of(kPoolBytes)), 0).newest() > before[0].size();
     ASSERT_TRUE(is_after || !committed) << "a committed burst was lost, operation " << operations;
     pool->recover_all();
-    ASSERT_EQ(difference(*pool, is_after ? after : before), "") << "operation " << operations;
+    ASSERT_EQ(loss(*pool, is_after ? after : before), "") << "operation " << operations;
     ASSERT_EQ(page_leak(*pool), "") << "operation " << operations;
     found_before += is_after ? 0 : 1;
   }
@@ -175,17 +211,13 @@ TEST_F(OneBurstCrashTest, RecoveryKilledAnywhereAndRunAgain) {
       restore(start);
       {
         FlowTable table(*pool, 0, 0);
-        open_flow(table, 0, filled - 1, 1);
-        open_flow(table, 1, 90'000, 2);
-        table.close(find_inside(table, 0, 3));
-        const uint64_t state = 4;
-        std::memcpy(table.stage(find_inside(table, 0, 4)).hard, &state, sizeof(state));
+        stage_burst(table);
         if (commit_first) table.commit({});
       }
       KillAfter kill(operations);
       was_killed = killed(*pool, kill, [&] { pool->recover_all(); });
       pool->recover_all();
-      ASSERT_EQ(difference(*pool, commit_first ? after : before), "") << operations;
+      ASSERT_EQ(loss(*pool, commit_first ? after : before), "") << operations;
       ASSERT_EQ(page_leak(*pool), "") << operations;
     }
     EXPECT_GT(operations, 20u);
@@ -208,8 +240,14 @@ TEST_F(OneBurstCrashTest, EachTornRedoRecordIsRefused) {
   for (size_t at = 0; at < bytes; at += 8) {
     std::memset(slot + at, at % 16 == 0 ? 0xa5 : 0x5a, 8);
     const auto report = pool->recover_all();
-    EXPECT_EQ(report.redo_records_torn, 1u) << "byte " << at;
-    EXPECT_EQ(difference(*pool, before), "") << "byte " << at;
+    if (at == offsetof(RedoHeader, sequence)) {
+      // No write that was cut short leaves this: it may have been any burst's.
+      EXPECT_TRUE(report.refused);
+    } else {
+      EXPECT_FALSE(report.refused) << "byte " << at;
+      EXPECT_EQ(report.redo_records_torn, 1u) << "byte " << at;
+      EXPECT_EQ(loss(*pool, before), "") << "byte " << at;
+    }
     restore(whole);
   }
 }
@@ -360,13 +398,15 @@ void CrashTest::cut_power(const FlowModel& model, uint32_t buckets, FlowRange fl
     PowerCut power(*pool, at_fence ? UINT64_MAX : random() % 6'000,
                    at_fence ? random() % 20 : UINT64_MAX, random());
     killed(*pool, power, [&] {
-      FlowTable table(*pool, 0, 0);
+      auto table = std::make_unique<FlowTable>(*pool, 0, 0);
       for (uint32_t burst = 0; burst < kBursts; ++burst) {
         models.push_back(models.back());
-        run_burst(table, models.back(), first + burst, buckets, flows, 8);
-        const uint64_t sequence = table.commit({});
+        run_burst(*table, models.back(), first + burst, buckets, flows, 8);
+        const uint64_t sequence = table->commit({});
         ++committed;
-        table.apply();
+        table->apply();
+        // A successor goes on with the log; what its predecessor still meant to flush is its to do.
+        if (random() % 4 == 0) table = std::make_unique<FlowTable>(*pool, 0, 0);
         if (random() % 3 != 0) continue;
         power.other_processor_goes_on();
         RedoLog(*pool, 0).retire(sequence);
@@ -379,8 +419,8 @@ void CrashTest::cut_power(const FlowModel& model, uint32_t buckets, FlowRange fl
     again.cut();
     pool->recover_all();
     const bool one_more = committed + 1 < models.size();
-    const std::string lost = difference(*pool, models[committed]);
-    ASSERT_TRUE(lost.empty() || (one_more && difference(*pool, models[committed + 1]).empty()))
+    const std::string lost = loss(*pool, models[committed]);
+    ASSERT_TRUE(lost.empty() || (one_more && loss(*pool, models[committed + 1]).empty()))
         << lost << " after " << committed << " committed bursts";
     ASSERT_EQ(page_leak(*pool), "");
   }
@@ -447,7 +487,7 @@ TEST_P(SigkillTest, RecoversEachTime) {
       run_burst(replay, model, seed + bursts + 1, kBuckets, {0, kFlows}, 32);
       commit_and_apply(replay);
     }
-    ASSERT_EQ(difference(*pool, model), "") << "kill " << kill_number;
+    ASSERT_EQ(loss(*pool, model), "") << "kill " << kill_number;
     ASSERT_EQ(page_leak(*pool), "") << "kill " << kill_number;
   }
   RecordProperty("bursts", std::to_string(bursts));

@@ -24,25 +24,27 @@ inline constexpr size_t kHardStateBytes = 64;
 
 struct alignas(64) FlowRecord {
   // Line 0.
-  FlowKey inside_key;    // +0  as seen by the inside port
-  FlowKey outside_key;   // +16 as seen by the outside port (addresses after translation)
-  FlowPhase phase;       // +32
-  Side initiator;        // +33 side that the flow's first packet came from
-  uint8_t reserved0[2];  // +34 zero
-  uint32_t bucket;       // +36 bucket within the chain
-  uint32_t revision;     // +40 revision of the chain that opened or last accepted the flow
-  uint32_t opened_s;     // +44 Unix time, seconds
-  uint32_t next_free;  // +48 next record of the bucket's free list (record id, 0 ends it); 0 while
-                       // in use
-  uint32_t reserved1;  // +52 zero
+  FlowKey inside_key;   // +0  as seen by the inside port
+  FlowKey outside_key;  // +16 as seen by the outside port (addresses after translation)
+  FlowPhase phase;      // +32
+  Side initiator;       // +33 side that the flow's first packet came from
+  uint16_t bucket;      // +34 bucket within the chain
+  uint32_t checksum;    // +36 state/record_checksum.h; set by the commit
+  uint32_t revision;    // +40 revision of the chain that opened or last accepted the flow
+  uint32_t opened_s;    // +44 Unix time, seconds
+  // +48 next record of the bucket's free list (record id, 0 ends it); 0 while in use
+  uint32_t next_free;
+  uint32_t extent;       // +52 variable-size state; 0: none
   uint32_t last_seen_s;  // +56 Unix time, seconds. Soft: stored in place, never logged
-  uint32_t
-      version;  // +60 odd while the record changes in place. Soft: for readers of other processes
+  // +60 odd while the record changes in place. Soft: for readers of other processes
+  uint32_t version;
   // Line 1: the functions' hard state, each at the offset that the revision's layout gives it.
   uint8_t hard[kHardStateBytes];  // +64
 };
 static_assert(sizeof(FlowRecord) == 128);
 static_assert(offsetof(FlowRecord, phase) == 32 && offsetof(FlowRecord, next_free) == 48);
+static_assert(offsetof(FlowRecord, bucket) == 34 && offsetof(FlowRecord, checksum) == 36);
+static_assert(offsetof(FlowRecord, extent) == 52);
 static_assert(offsetof(FlowRecord, last_seen_s) == 56 && offsetof(FlowRecord, hard) == 64);
 
 }  // namespace flowkeep

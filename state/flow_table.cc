@@ -1,13 +1,17 @@
 #include "state/flow_table.h"
 
+#include <algorithm>
 #include <array>
 #include <cassert>
 #include <vector>
 
 #include "state/bucket_index.h"
+#include "state/extents.h"
+#include "state/layout_table.h"
 #include "state/page_claims.h"
 #include "state/planted_bug.h"
 #include "state/pool_impl.h"
+#include "state/record_checksum.h"
 #include "state/redo_record.h"
 #include "state/write_set.h"
 
@@ -28,14 +32,18 @@ constexpr uint64_t record_line(RecordId id) {
 }  // namespace
 
 struct FlowTable::Impl {
-  Impl(Pool::Impl& pool, uint32_t chain_index)
+  Impl(Pool& owner, Pool::Impl& pool, uint32_t chain_index, Durability wanted)
       : regions(pool.regions),
         persistence(pool.persistence),
         secret(pool.regions.superblock().secret),
         chain(chain_index),
+        durability(wanted),
         write_set(regions.base()),
+        flush(persistence, WriteSet::kMaxLines),
         claims(regions, persistence),
         index(regions, chain, write_set, claims, persistence),
+        extents(regions, chain, write_set, index, claims, persistence),
+        layouts(owner, chain_index),
         sweeps(kMaxBuckets) {}
 
   // Where the next sweep of a bucket goes on. Page 0: at its newest page.
@@ -52,8 +60,10 @@ struct FlowTable::Impl {
     return (key.side == Side::kInside ? record.inside_key : record.outside_key) == key;
   }
   void use_log(uint32_t number);
+  void write_redo_record(BurstPositions after);
   OpenStatus ensure_free_record(uint32_t bucket);
   RecordId free_record(uint32_t bucket) const;
+  bool may_take(uint32_t bucket, RecordId id) const;
   void take_record(uint32_t bucket, RecordId id);
   bool is_record_page(uint32_t bucket, uint32_t page) const;
 
@@ -61,34 +71,41 @@ struct FlowTable::Impl {
   Persistence& persistence;
   const HashSecret secret;
   const uint32_t chain;
-  uint32_t log = 0;
+  const Durability durability;
+  uint32_t log = FlowTable::kNoLog;
   uint64_t sequence = 0;        // of the next commit
   bool committed = false;       // and not yet applied
   bool lease_acquired = false;  // in this burst
   WriteSet write_set;
+  LazyFlush flush;  // what the burst before this one changed
   PageClaims claims;
   BucketIndex index;
+  Extents extents;
+  LayoutTable layouts;
   std::vector<SweepCursor> sweeps;
+  Damage damage;
 };
 
 void FlowTable::Impl::use_log(uint32_t number) {
   assert(number < kMaxWorkerSlots && write_set.empty() && !committed);
   log = number;
   claims.use_log(number);
-  const uint64_t newest = read_log(regions, number).newest();
-  give_back_claims(regions, number, newest, persistence);
-  sequence = newest + 1;
+  flush.all();
+  const LogContents contents = read_log(regions, number);
+  for (const uint64_t valid : contents.valid) {
+    // Its worker may have died before it had flushed them.
+    if (valid > contents.retired) {
+      flush_redo_lines(regions.redo_slot(number, valid), regions, persistence);
+    }
+  }
+  give_back_claims(regions, number, contents.newest(), persistence);
+  sequence = contents.newest() + 1;
 }
 
-FlowTable::FlowTable(Pool& pool, uint32_t chain_index, uint32_t log)
-    : impl_(std::make_unique<Impl>(*pool.impl_, chain_index)) {
+FlowTable::FlowTable(Pool& pool, uint32_t chain_index, uint32_t log, Durability durability)
+    : impl_(std::make_unique<Impl>(pool, *pool.impl_, chain_index, durability)) {
   assert(chain_index < kMaxChains);
-  impl_->use_log(log);
-}
-
-FlowTable::FlowTable(Pool& pool, uint32_t chain_index)
-    : impl_(std::make_unique<Impl>(*pool.impl_, chain_index)) {
-  assert(chain_index < kMaxChains);
+  if (log != kNoLog) impl_->use_log(log);
 }
 
 FlowTable::~FlowTable() = default;
@@ -108,6 +125,7 @@ void FlowTable::prefetch_record(uint32_t bucket, uint64_t hash) const {
 }
 
 RecordId FlowTable::find(uint32_t bucket, const FlowKey& key, uint64_t hash) const {
+  impl_->flush.some();
   return impl_->index.find(bucket, hash_tag(hash),
                            [&](RecordId id) { return impl_->is_of(id, key); });
 }
@@ -118,9 +136,11 @@ const FlowRecord& FlowTable::record(RecordId id) const {
 
 // ---- Changes.
 
-bool FlowTable::has_room(uint32_t n) const {
-  return impl_->write_set.room() >= n * kLinesPerChange + kLinesInReserve &&
-         impl_->claims.room() >= n * kClaimsPerChange;
+bool FlowTable::has_room(uint32_t n, size_t extent_bytes) const {
+  const uint32_t lines = kLinesPerChange + (extent_bytes == 0 ? 0 : Extents::kLinesPerChange);
+  const uint32_t claims = kClaimsPerChange + Extents::claims_for(extent_bytes);
+  return impl_->write_set.room() >= n * lines + kLinesInReserve &&
+         impl_->claims.room() >= n * claims && impl_->extents.room() >= 2 * n;
 }
 
 FlowTable::Opened FlowTable::open(uint32_t bucket, const FlowKey& inside, const FlowKey& outside) {
@@ -144,7 +164,12 @@ FlowTable::Opened FlowTable::open(uint32_t bucket, const FlowKey& inside, const 
   OpenStatus status = impl_->ensure_free_record(bucket);
   if (status != OpenStatus::kOk) return {status, 0};
   const RecordId id = impl_->free_record(bucket);
+  if (!impl_->may_take(bucket, id)) {
+    ++impl_->damage.met;
+    return {OpenStatus::kPoolDamaged, 0};
+  }
   status = index.insert(bucket, hash_tag(inside_hash), id, impl_->sequence);
+  if (status == OpenStatus::kPoolDamaged) ++impl_->damage.met;
   if (status != OpenStatus::kOk) return {status, 0};
   status = index.insert(bucket, hash_tag(outside_hash), id, impl_->sequence);
   if (status != OpenStatus::kOk) {
@@ -152,12 +177,11 @@ FlowTable::Opened FlowTable::open(uint32_t bucket, const FlowKey& inside, const 
     return {status, 0};
   }
   impl_->take_record(bucket, id);
-  FlowRecord& record = stage(id);
-  record = {};
+  FlowRecord& record = impl_->write_set.stage_fresh_record(record_line(id));
   record.inside_key = inside;
   record.outside_key = outside;
   record.phase = FlowPhase::kOpening;
-  record.bucket = bucket;
+  record.bucket = static_cast<uint16_t>(bucket);
   return {OpenStatus::kOk, id};
 }
 
@@ -182,6 +206,12 @@ RecordId FlowTable::Impl::free_record(uint32_t bucket) const {
   return header.record_page * kRecordsPerPage + header.records_used;
 }
 
+// Of the bucket's pages, and not a live flow's?
+bool FlowTable::Impl::may_take(uint32_t bucket, RecordId id) const {
+  if (!is_record_page(bucket, id / kRecordsPerPage)) return false;
+  return index.header(bucket).free_record == 0 || view(id).phase == FlowPhase::kFree;
+}
+
 void FlowTable::Impl::take_record(uint32_t bucket, RecordId id) {
   BucketHeader& header = index.stage_header(bucket);
   if (header.free_record != 0) {
@@ -199,10 +229,19 @@ FlowRecord& FlowTable::stage(RecordId id) {
 
 void FlowTable::close(RecordId id) {
   FlowRecord& record = stage(id);
-  assert(record.phase != FlowPhase::kFree);
   const uint32_t bucket = record.bucket;
-  impl_->index.remove(bucket, hash_tag(hash_key(record.inside_key, impl_->secret)), id);
-  impl_->index.remove(bucket, hash_tag(hash_key(record.outside_key, impl_->secret)), id);
+  if (record.phase == FlowPhase::kFree || bucket >= kMaxBuckets ||
+      !impl_->is_record_page(bucket, id / kRecordsPerPage)) {
+    ++impl_->damage.met;
+    return;
+  }
+  if (record.extent != 0) impl_->extents.release(bucket, record.extent);
+  record.extent = 0;
+  for (const FlowKey& key : {record.inside_key, record.outside_key}) {
+    if (!impl_->index.remove(bucket, hash_tag(hash_key(key, impl_->secret)), id)) {
+      ++impl_->damage.met;
+    }
+  }
   BucketHeader& header = impl_->index.stage_header(bucket);
   record.phase = FlowPhase::kFree;
   record.next_free = header.free_record;
@@ -215,6 +254,37 @@ void FlowTable::touch(RecordId id, uint32_t now_s) {
   if (home.last_seen_s != now_s) impl_->persistence.store32(&home.last_seen_s, now_s);
   FlowRecord* staged = impl_->write_set.staged_record(record_line(id));
   if (staged != nullptr) staged->last_seen_s = now_s;
+}
+
+// ---- Extents.
+
+std::span<const std::byte> FlowTable::extent(RecordId id) const {
+  const uint32_t first_block = impl_->view(id).extent;
+  if (first_block == 0) return {};
+  return impl_->extents.read(id, first_block);
+}
+
+OpenStatus FlowTable::set_extent(RecordId id, std::span<const std::byte> content) {
+  assert(content.size() <= kMaxExtentBytes && !impl_->committed);
+  Impl& self = *impl_;
+  // The record's two lines and its release come on top of what write() looks for itself.
+  if (self.write_set.room() < 2 + Extents::kLinesPerChange || self.extents.room() == 0) {
+    return OpenStatus::kWriteSetFull;
+  }
+  const FlowRecord before = self.view(id);
+  uint32_t first_block = 0;
+  if (!content.empty()) {
+    const OpenStatus written =
+        self.extents.write(before.bucket, id, content, self.sequence, first_block);
+    if (written != OpenStatus::kOk) return written;
+  }
+  if (before.extent != 0) self.extents.release(before.bucket, before.extent);
+  if (before.extent != first_block) stage(id).extent = first_block;
+  return OpenStatus::kOk;
+}
+
+std::optional<StateLayout> FlowTable::layout_of(uint32_t revision) const {
+  return impl_->layouts.find(revision);
 }
 
 // ---- Port leases.
@@ -244,27 +314,36 @@ bool FlowTable::dirty() const {
 
 uint64_t FlowTable::commit(BurstPositions after) {
   Impl& self = *impl_;
-  assert(!self.committed);
+  assert(!self.committed && self.log != kNoLog);
   self.write_set.store_soft_words(self.persistence);
-  const size_t bytes = self.write_set.build_record(self.sequence, after, self.secret);
-  // What was written past the write set must be durable before a record that relies on it can be
-  // whole.
-  if ((self.claims.any() || self.lease_acquired) && !planted(PlantedBug::kMissingClaimFence)) {
-    self.persistence.fence();
+  self.extents.link_released();
+  self.flush.all();
+  if (self.durability == Durability::kNone) {
+    self.write_set.compare_with_home();
+  } else {
+    self.write_redo_record(after);
   }
-  std::byte* slot = self.regions.redo_slot(self.log, self.sequence);
-  self.persistence.nontemporal(slot, self.write_set.record(), bytes);
-  if (!planted(PlantedBug::kMissingFence)) self.persistence.fence();
   self.committed = true;
   self.lease_acquired = false;
   self.claims.burst_ended();
+  self.extents.burst_ended();
   return self.sequence++;
+}
+
+void FlowTable::Impl::write_redo_record(BurstPositions after) {
+  const size_t bytes = write_set.build_record(sequence, after, secret);
+  // What was written past the write set must be durable before a record that relies on it can be
+  // whole.
+  const bool written = claims.any() || lease_acquired || extents.any_written();
+  if (written && !planted(PlantedBug::kMissingClaimFence)) persistence.fence();
+  persistence.nontemporal(regions.redo_slot(log, sequence), write_set.record(), bytes);
+  if (!planted(PlantedBug::kMissingFence)) persistence.fence();
 }
 
 void FlowTable::apply() {
   Impl& self = *impl_;
   assert(self.committed);
-  self.write_set.apply(self.persistence);
+  self.write_set.apply(self.persistence, self.flush);
   self.persistence.store64(&self.regions.log(self.log).applied, self.sequence - 1);
   self.write_set.clear();
   self.committed = false;
@@ -274,6 +353,7 @@ void FlowTable::abandon() {
   Impl& self = *impl_;
   assert(!self.committed);
   self.write_set.clear();
+  self.extents.burst_ended();
   if (self.claims.any()) {
     give_back_claims(self.regions, self.log, self.sequence - 1, self.persistence);
     self.claims.burst_ended();
@@ -290,22 +370,39 @@ bool FlowTable::Impl::is_record_page(uint32_t bucket, uint32_t page) const {
 RecordId FlowTable::sweep_next(uint32_t bucket, uint32_t& budget) {
   Impl& self = *impl_;
   Impl::SweepCursor& cursor = self.sweeps[bucket];
-  // A page claimed by an abandoned burst may be gone: then the sweep starts over.
-  if (cursor.page != 0 && !self.is_record_page(bucket, cursor.page)) cursor = {};
   const BucketHeader& header = self.index.header(bucket);
   if (cursor.page == 0) cursor = {header.record_page, 0};
-  while (cursor.page != 0 && budget != 0) {
-    const uint32_t used = cursor.page == header.record_page ? header.records_used : kRecordsPerPage;
+  while (budget != 0) {
+    // A page claimed by an abandoned burst may be gone, and a damaged link lead anywhere: then the
+    // sweep starts over with its next call.
+    if (!self.is_record_page(bucket, cursor.page)) {
+      cursor = {};
+      break;
+    }
+    const bool is_newest = cursor.page == header.record_page;
+    const uint32_t used =
+        is_newest ? std::min(header.records_used, kRecordsPerPage) : kRecordsPerPage;
     if (cursor.record >= used) {
       cursor = {static_cast<uint32_t>(self.regions.page_word(cursor.page) >> 32), 0};
+      if (is_newest && used == 0) --budget;  // a link may lead back to it
       continue;
     }
     const RecordId id = cursor.page * kRecordsPerPage + cursor.record++;
     --budget;
-    if (self.view(id).phase != FlowPhase::kFree) return id;
+    if (self.view(id).phase == FlowPhase::kFree) continue;
+    // As the last burst left it; what this one stages gets its checksum at commit.
+    const FlowRecord& home = self.regions.record(id);
+    if (home.phase != FlowPhase::kFree && home.checksum != record_checksum(id, home)) {
+      ++self.damage.records;
+    }
+    return id;
   }
   if (cursor.page == 0) budget = 0;  // once around
   return 0;
+}
+
+FlowTable::Damage FlowTable::damage() const {
+  return impl_->damage;
 }
 
 uint32_t FlowTable::flows(uint32_t bucket) const {

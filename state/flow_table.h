@@ -12,9 +12,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <span>
 
 #include "state/flow_record.h"
 #include "state/pool.h"
+#include "state/state_layout.h"
 
 namespace flowkeep {
 
@@ -29,15 +32,21 @@ struct BurstPositions {
   friend bool operator==(const BurstPositions&, const BurstPositions&) = default;
 };
 
-enum class OpenStatus : uint8_t { kOk, kPoolFull, kWriteSetFull, kKeyExists };
+// kNone: commit() applies at once, with no redo record, flush or fence of its own. What a crash
+// leaves then is undefined; benchmarks compare with it.
+enum class Durability : uint8_t { kBurst, kNone };
+
+// kPoolDamaged: what the pool holds for the bucket cannot be; nothing was changed.
+enum class OpenStatus : uint8_t { kOk, kPoolFull, kWriteSetFull, kKeyExists, kPoolDamaged };
 
 class FlowTable {
  public:
+  // A worker that has no slot yet has no log either: that of the slot may be in use by another.
+  static constexpr uint32_t kNoLog = UINT32_MAX;
   // `log`: the redo log (worker slot) that this worker commits to. Continues after the newest
   // record. Allocates everything it will ever need.
-  FlowTable(Pool& pool, uint32_t chain_index, uint32_t log);
-  // Of a standby: no log, and so nothing to write with, until adopt_log().
-  FlowTable(Pool& pool, uint32_t chain_index);
+  FlowTable(Pool& pool, uint32_t chain_index, uint32_t log,
+            Durability durability = Durability::kBurst);
   ~FlowTable();
   FlowTable(const FlowTable&) = delete;
   FlowTable& operator=(const FlowTable&) = delete;
@@ -57,9 +66,9 @@ class FlowTable {
   const FlowRecord& record(RecordId id) const;
 
   // ---- Changes, all staged.
-  // Room for `n` more flow openings or changes before the write set might overflow? A burst ends
-  // early when not.
-  bool has_room(uint32_t n) const;
+  // Room for `n` more flow openings or changes before the write set might overflow, each of which
+  // sets an extent of up to `extent_bytes`? A burst ends early when not.
+  bool has_room(uint32_t n, size_t extent_bytes = 0) const;
   // A fresh record with both keys indexed. phase, revision, times, hard must be filled through
   // stage().
   struct Opened {
@@ -69,10 +78,21 @@ class FlowTable {
   Opened open(uint32_t bucket, const FlowKey& inside, const FlowKey& outside);
   // A staged copy to change; the first call copies the record's lines into the write set.
   FlowRecord& stage(RecordId id);
-  // Removes both index entries and puts the record on the free list.
+  // Removes both index entries, puts the record on the free list and frees its extent.
   void close(RecordId id);
   // Soft: stores last_seen_s in place (and in the staged copy, if any). No log, no flush.
   void touch(RecordId id, uint32_t now_s);
+
+  // ---- Extent: the flow's state of variable size, beside its record; up to kMaxExtentBytes.
+  // As this burst sees it; empty: none, or one that does not pass its checksum. Valid until the
+  // next call for any record, or the end of the burst.
+  std::span<const std::byte> extent(RecordId id) const;
+  // Replaces the content, nothing frees it. kOk, kPoolFull, or kWriteSetFull, which a has_room()
+  // that said yes excludes; with the last two the flow keeps what it had.
+  OpenStatus set_extent(RecordId id, std::span<const std::byte> content);
+
+  // Where a revision's functions keep their state, as LayoutTable::attach() was told.
+  std::optional<StateLayout> layout_of(uint32_t revision) const;
 
   // ---- Port leases (shared by all workers of the chain; a compare-and-swap in the pool).
   // Bucket that holds the block, or -1.
@@ -88,7 +108,8 @@ class FlowTable {
   // On return the burst is durable. Returns the record's sequence number. Home records are not yet
   // changed.
   uint64_t commit(BurstPositions after);
-  // Copies the write set to the home lines and flushes them; the next commit's fence covers it.
+  // Copies the write set to the home lines. They are flushed during the next burst, whose fence
+  // covers them, or by whoever adopts the log.
   void apply();
   // Forgets what is staged (only before commit).
   void abandon();
@@ -97,6 +118,15 @@ class FlowTable {
   // that bucket ended, and reports each live one to `visit(id, record)`; visit may close it.
   template <typename Visit>
   void sweep(uint32_t bucket, uint32_t records, Visit&& visit);
+
+  // How often this table has met what only damage explains, and how many damaged records sweep()
+  // has passed; `flowkeep-pool check` says what is wrong. Nothing that is damaged leads out of the
+  // pool.
+  struct Damage {
+    uint64_t met = 0;
+    uint64_t records = 0;
+  };
+  Damage damage() const;
 
   uint32_t flows(uint32_t bucket) const;  // live flows of the bucket, staged changes included
   HashSecret hash_secret() const;

@@ -9,6 +9,7 @@
 #include "state/flow_record.h"
 #include "state/planted_bug.h"
 #include "state/pool.h"
+#include "state/state_layout.h"
 
 namespace flowkeep {
 
@@ -33,6 +34,7 @@ struct Geometry {
   uint64_t chains_at;  // byte offsets
   uint64_t buckets_at;
   uint64_t leases_at;
+  uint64_t layouts_at;
   uint64_t logs_at;
   uint64_t page_table_at;
   uint64_t pages_at;
@@ -40,7 +42,7 @@ struct Geometry {
 
   static Geometry of(uint64_t pool_bytes);
 };
-static_assert(sizeof(Geometry) == 96);
+static_assert(sizeof(Geometry) == 104);
 
 // Page 0. Written once; the magic last.
 struct Superblock {
@@ -48,11 +50,11 @@ struct Superblock {
   uint32_t version;    // +8
   uint32_t reserved;   // +12 zero
   Geometry geometry;   // +16
-  HashSecret secret;   // +112
-  uint64_t created_s;  // +128 Unix time, seconds
-  uint64_t checksum;   // +136 of bytes 0 to 135
+  HashSecret secret;   // +120
+  uint64_t created_s;  // +136 Unix time, seconds
+  uint64_t checksum;   // +144 of bytes 0 to 143
 };
-static_assert(sizeof(Superblock) == 144 && offsetof(Superblock, checksum) == 136);
+static_assert(sizeof(Superblock) == 152 && offsetof(Superblock, checksum) == 144);
 
 // In the superblock's page, at +2048; never flushed, any value is correct.
 struct PageHints {
@@ -68,7 +70,8 @@ struct ChainEntry {
   ChainState state;      // +64 decides; changed last
   uint32_t buckets;      // +72
   uint32_t attached_s;   // +76 Unix time, seconds
-  uint8_t reserved[48];  // +80 zero
+  uint64_t checksum;     // +80 of name, buckets and attached_s
+  uint8_t reserved[40];  // +88 zero
 };
 static_assert(sizeof(ChainEntry) == 128);
 static_assert(kMaxChains * sizeof(ChainEntry) <= kPageBytes);
@@ -83,9 +86,29 @@ struct alignas(kLineBytes) BucketHeader {
   uint32_t records_used;  // +20 records of record_page handed out at least once
   uint32_t record_pages;  // +24
   uint32_t index_pages;   // +28 segments and directories
-  uint8_t reserved[32];   // +32 zero
+  uint32_t free_block;    // +32 first block of the free list of extent blocks; 0 none
+  uint32_t extent_page;   // +36 newest extent page, the others follow by the page table; 0 none
+  uint32_t extent_pages;  // +40
+  uint8_t reserved[20];   // +44 zero
 };
 static_assert(sizeof(BucketHeader) == 64);
+
+// ---- State layouts: where the functions of a chain's revisions keep their hard state.
+
+// Free when its checksum is wrong. The revisions of two valid entries overlap only if a change was
+// interrupted; the entries are the same then.
+struct LayoutEntry {
+  uint64_t checksum;        // +0 of what follows
+  uint32_t first_revision;  // +8
+  uint32_t last_revision;   // +12 the revisions in between are of this layout, if they exist
+  uint32_t reserved[11];    // +16 zero
+  StateLayout layout;       // +60 functions, 4; +64 each function, 48
+  uint8_t pad[16];          // +496 zero
+};
+static_assert(sizeof(LayoutEntry) == 512 && offsetof(LayoutEntry, layout) == 60);
+static_assert(sizeof(StateLayout) == 4 + kMaxLayoutFunctions * sizeof(FunctionLayout));
+inline constexpr size_t kLayoutEntries = 16;  // of each chain
+static_assert(kLayoutEntries * sizeof(LayoutEntry) % kPageBytes == 0);
 
 // A page claimed by a burst, noted before the claim. It belongs to a bucket for good once the redo
 // record `sequence` is committed; until then recovery gives it back.
@@ -96,7 +119,7 @@ struct PendingClaim {
 inline constexpr size_t kPendingClaims = 248;
 
 struct LogHeader {
-  uint64_t retired;  // +0 records up to this sequence are never applied again
+  uint64_t retired;  // +0 records up to this sequence are never applied again; retired_mark()
   uint8_t pad0[56];
   uint64_t applied;  // +64 soft: the worker has stored home everything up to this sequence
   uint8_t pad1[56];
@@ -136,14 +159,18 @@ struct RedoLine {
   }
 };
 
-enum class PageKind : uint32_t { kRecords = 1, kSegment = 2, kDirectory = 3 };
+enum class PageKind : uint32_t { kRecords = 1, kSegment = 2, kDirectory = 3, kExtents = 4 };
 
-// Page table word: 0 free, otherwise tag | next page of the bucket's record list << 32.
+// Page table word: 0 free, otherwise tag | next page of the bucket's list of record or extent pages
+// << 32.
 constexpr uint32_t page_tag(PageKind kind, uint32_t chain, uint32_t bucket) {
   return 1u << 31 | static_cast<uint32_t>(kind) << 28 | chain << 16 | bucket;
 }
 constexpr uint32_t tag_chain(uint32_t tag) {
   return tag >> 16 & 0xfff;
+}
+constexpr uint32_t tag_bucket(uint32_t tag) {
+  return tag & 0xffff;
 }
 constexpr PageKind tag_kind(uint32_t tag) {
   return static_cast<PageKind>(tag >> 28 & 7);
@@ -183,6 +210,47 @@ constexpr uint32_t second_group(uint32_t tag) {
   return other != first_group(tag) ? other : other ^ 1;
 }
 
+// ---- Extents: state of variable size beside the flow records, in blocks of nine lines.
+inline constexpr uint32_t kBlocksPerPage = 7;
+inline constexpr uint32_t kBlockBytes = 9 * kLineBytes;
+
+// First line of an extent page; changes by commit alone. The blocks follow; their bytes are written
+// directly, while nothing leads to them.
+struct ExtentPageHead {
+  uint32_t next[kBlocksPerPage];  // +0 of each block: the next of its extent or of the free list, 0
+                                  // ends both
+  uint8_t reserved[36];           // +28 zero
+};
+static_assert(sizeof(ExtentPageHead) == kLineBytes);
+static_assert(sizeof(ExtentPageHead) + kBlocksPerPage * kBlockBytes == kPageBytes);
+
+// Block number: page number * 8 + place in the page; 0 is none.
+constexpr uint32_t block_number(uint32_t page, uint32_t place) {
+  return page * 8 + place;
+}
+constexpr uint32_t block_page(uint32_t block) {
+  return block / 8;
+}
+constexpr uint32_t block_place(uint32_t block) {
+  return block % 8;
+}
+
+// Starts an extent's first block; the content follows, through the blocks in the order of their
+// list.
+struct ExtentHeader {
+  uint32_t bytes;     // +0 of the content: 1 to kMaxExtentBytes
+  uint32_t record;    // +4 id of the flow record
+  uint64_t checksum;  // +8 of the two fields above and the content, zero-padded to 8 bytes
+};
+static_assert(sizeof(ExtentHeader) == 16);
+inline constexpr size_t kMaxExtentBytes = 16 * 1024;
+constexpr uint32_t extent_blocks(size_t bytes) {
+  return bytes == 0 ? 0
+                    : static_cast<uint32_t>((sizeof(ExtentHeader) + bytes + kBlockBytes - 1) /
+                                            kBlockBytes);
+}
+inline constexpr uint32_t kMaxExtentBlocks = extent_blocks(kMaxExtentBytes);
+
 // ---- Typed access to a mapped pool. Copied freely; the geometry has been checked.
 class Regions {
  public:
@@ -206,6 +274,9 @@ class Regions {
     return reinterpret_cast<uint32_t*>(base_ + geometry_.leases_at) +
            chain * kMaxExternalAddresses * kPortBlocks;
   }
+  LayoutEntry* layouts(uint32_t chain) const {
+    return reinterpret_cast<LayoutEntry*>(base_ + geometry_.layouts_at) + chain * kLayoutEntries;
+  }
   LogHeader& log(uint32_t log) const {
     return *reinterpret_cast<LogHeader*>(base_ + geometry_.logs_at + log * kLogBytes);
   }
@@ -214,14 +285,20 @@ class Regions {
            (planted(PlantedBug::kSlotReusedTooEarly) ? 0 : sequence % 2) * kRedoSlotBytes;
   }
   uint64_t first_page() const { return geometry_.pages_at / kPageBytes; }
-  bool is_page(uint64_t page) const {
-    return page >= first_page() && page < first_page() + geometry_.pages;
-  }
+  bool is_page(uint64_t page) const { return page - first_page() < geometry_.pages; }
+  bool is_record(uint64_t id) const { return is_page(id / kRecordsPerPage); }
   uint64_t* page_table() const {
     return reinterpret_cast<uint64_t*>(base_ + geometry_.page_table_at);
   }
   uint64_t& page_word(uint32_t page) const { return page_table()[page - first_page()]; }
   std::byte* page(uint32_t page) const { return base_ + uint64_t{page} * kPageBytes; }
+  ExtentPageHead& extent_head(uint32_t page) const {
+    return *reinterpret_cast<ExtentPageHead*>(this->page(page));
+  }
+  // The block must be one of a page's kBlocksPerPage.
+  std::byte* block(uint32_t block) const {
+    return page(block_page(block)) + sizeof(ExtentPageHead) + block_place(block) * kBlockBytes;
+  }
   FlowRecord& record(uint32_t id) const { return reinterpret_cast<FlowRecord*>(base_)[id]; }
   // May a redo record change this line? Only bucket headers and pages change by commit.
   bool is_committed_line(uint64_t line) const {

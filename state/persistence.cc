@@ -1,15 +1,44 @@
 #include "state/persistence.h"
 
 #include <libpmem.h>
+#include <x86intrin.h>
 
 #include <algorithm>
 #include <bit>
-
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#endif
+#include <chrono>
 
 namespace flowkeep {
+
+namespace {
+
+double tsc_cycles_per_ns() {
+  using Clock = std::chrono::steady_clock;
+  constexpr auto kLook = std::chrono::milliseconds(10);
+  const auto start = Clock::now();
+  const uint64_t start_tsc = __rdtsc();
+  while (Clock::now() - start < kLook) _mm_pause();
+  const uint64_t cycles = __rdtsc() - start_tsc;
+  const std::chrono::duration<double, std::nano> passed = Clock::now() - start;
+  return static_cast<double>(cycles) / passed.count();
+}
+
+void spin(uint64_t cycles) {
+  const uint64_t start = __rdtsc();
+  while (__rdtsc() - start < cycles) {
+  }
+}
+
+}  // namespace
+
+Persistence::Persistence(bool flushes, InjectedDelay delay)
+    : flushes_(flushes),
+      delayed_(flushes && delay.any()),
+      writes_back_(flushes && !delayed_ && pmem_has_auto_flush() != 1) {
+  if (!delayed_) return;
+  const double per_ns = tsc_cycles_per_ns();
+  fence_delay_cycles_ = static_cast<uint64_t>(delay.fence_ns * per_ns);
+  line_delay_cycles_ = static_cast<uint64_t>(delay.line_ns * per_ns);
+}
 
 void Persistence::store_line(void* to, const void* from, uint8_t mask) {
   if (observer_ == nullptr) [[likely]] {
@@ -49,6 +78,8 @@ void Persistence::nontemporal(void* to, const void* from, size_t bytes) {
   }
   if (flushes_) {
     pmem_memcpy(to, from, bytes, PMEM_F_MEM_NODRAIN | PMEM_F_MEM_NONTEMPORAL);
+    if (delayed_) [[unlikely]]
+      delay_lines(to, bytes);
   } else {
     std::memcpy(to, from, bytes);
   }
@@ -66,12 +97,24 @@ void Persistence::zero(void* to, size_t bytes) {
   flush(to, bytes);
 }
 
-void Persistence::flush_lines(const void* address, size_t bytes) {
+void Persistence::flush_lines(const void* address, size_t bytes) const {
   pmem_flush(address, bytes);
+  if (delayed_) [[unlikely]]
+    delay_lines(address, bytes);
 }
 
-void Persistence::drain() {
+void Persistence::drain() const {
   pmem_drain();
+  if (delayed_) [[unlikely]]
+    spin(fence_delay_cycles_);
+}
+
+void Persistence::delay_lines(const void* address, size_t bytes) const {
+  constexpr uintptr_t kLine = 64;
+  if (bytes == 0) return;
+  const auto first = reinterpret_cast<uintptr_t>(address) / kLine;
+  const auto last = (reinterpret_cast<uintptr_t>(address) + bytes - 1) / kLine;
+  spin((last - first + 1) * line_delay_cycles_);
 }
 
 }  // namespace flowkeep

@@ -17,6 +17,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__CLWB__)
+#include <immintrin.h>
+#endif
+
 namespace flowkeep {
 
 // Sees every operation before it happens, stores in units of at most 8 aligned bytes. Tests and the
@@ -35,14 +39,25 @@ class PersistenceObserver {
   virtual void process_ended(uint32_t) {}
 };
 
+// Time that a slower medium would take, spent in a busy loop; to study one where there is none.
+struct InjectedDelay {
+  uint32_t fence_ns = 0;  // for each fence
+  uint32_t line_ns = 0;   // for each line flushed, or stored around the cache
+  bool any() const { return fence_ns != 0 || line_ns != 0; }
+  friend bool operator==(const InjectedDelay&, const InjectedDelay&) = default;
+};
+
 class Persistence {
  public:
-  // `flushes`: run the cache-line flushes and fences.
-  explicit Persistence(bool flushes) : flushes_(flushes) {}
+  // `flushes`: run the cache-line flushes and fences. The delay goes with them: without, there is
+  // none.
+  explicit Persistence(bool flushes, InjectedDelay delay = {});
   Persistence(const Persistence&) = delete;
   Persistence& operator=(const Persistence&) = delete;
 
   bool flushes() const { return flushes_; }
+  // False: flush() does nothing.
+  bool needs_flushes() const { return flushes_ || observer_ != nullptr; }
   // Null: none. Not on the packet path of a running node.
   void observe(PersistenceObserver* observer) { observer_ = observer; }
   PersistenceObserver* observer() const { return observer_; }
@@ -94,7 +109,13 @@ class Persistence {
   void flush(const void* address, size_t bytes) {
     if (observer_ != nullptr) [[unlikely]]
       observer_->flushing(address, bytes);
-    if (flushes_) flush_lines(address, bytes);
+    if (flushes_) {
+#if defined(__CLWB__)
+      if (writes_back_) [[likely]]
+        return write_back(address, bytes);
+#endif
+      flush_lines(address, bytes);
+    }
   }
   void fence() {
     if (observer_ != nullptr) [[unlikely]]
@@ -105,10 +126,24 @@ class Persistence {
 
  private:
   void observed_store(void* to, const void* from, size_t bytes);
-  static void flush_lines(const void* address, size_t bytes);
-  static void drain();
+#if defined(__CLWB__)
+  // What libpmem's flush does, without the call.
+  static void write_back(const void* address, size_t bytes) {
+    const auto end = reinterpret_cast<uintptr_t>(address) + bytes;
+    for (uintptr_t at = reinterpret_cast<uintptr_t>(address) & ~uintptr_t{63}; at < end; at += 64) {
+      _mm_clwb(reinterpret_cast<void*>(at));
+    }
+  }
+#endif
+  void flush_lines(const void* address, size_t bytes) const;
+  void drain() const;
+  void delay_lines(const void* address, size_t bytes) const;
 
   const bool flushes_;
+  const bool delayed_;
+  const bool writes_back_;  // a flush is a clwb, no more: no delay, and the caches are volatile
+  uint64_t fence_delay_cycles_ = 0;  // of the time-stamp counter
+  uint64_t line_delay_cycles_ = 0;
   PersistenceObserver* observer_ = nullptr;
 };
 

@@ -8,6 +8,7 @@
 #include <cstdlib>
 
 #include "state/flow_table.h"
+#include "state/pool_check.h"
 #include "state/pool_file.h"
 #include "state/pool_impl.h"
 #include "state/redo_record.h"
@@ -18,6 +19,14 @@ namespace flowkeep {
 namespace {
 
 constexpr uint64_t kMinimumPages = 64;
+
+Error refusal(const std::string& path, const Findings& findings) {
+  const auto first = std::ranges::find(findings.listed(), Severity::kDamage, &Finding::severity);
+  if (first == findings.listed().end()) return invalid(path, "is damaged; " + repair_hint(path));
+  return invalid(
+      path + ": " + first->where + ": " + first->what,
+      first->found + " is not accepted; accepted: " + first->expected + "; " + repair_hint(path));
+}
 
 }  // namespace
 
@@ -49,7 +58,7 @@ std::string_view medium_survives(Medium medium) {
 }
 
 Pool::Impl::~Impl() {
-  if (regions.base() != nullptr) pmem_unmap(regions.base(), mapped_bytes);
+  if (mapped_bytes != 0) pmem_unmap(regions.base(), mapped_bytes);
   if (fd >= 0) close(fd);
 }
 
@@ -81,7 +90,7 @@ Result<std::unique_ptr<Pool>> Pool::open(const PoolOptions& options) {
   if (medium == Medium::kDisk && is_pmem != 0 && !forced) medium = Medium::kDax;
 
   const bool flushes = medium == Medium::kDax || options.emulate_pmem;
-  auto impl = std::make_unique<Impl>(flushes);
+  auto impl = std::make_unique<Impl>(flushes, options.delay);
   impl->path = options.path;
   impl->mapped_bytes = mapped_bytes;
   impl->medium = medium;
@@ -102,11 +111,26 @@ Result<std::unique_ptr<Pool>> Pool::open(const PoolOptions& options) {
   return std::unique_ptr<Pool>(new Pool(std::move(impl)));
 }
 
+std::unique_ptr<Pool> Pool::over(std::byte* base, uint64_t bytes) {
+  auto impl = std::make_unique<Impl>(false, InjectedDelay{});
+  impl->path = "memory";
+  impl->medium = Medium::kTmpfs;
+  impl->regions = Regions(base, Geometry::of(bytes));
+  return std::unique_ptr<Pool>(new Pool(std::move(impl)));
+}
+
 RecoveryReport Pool::recover_all() {
   RecoveryReport report;
+  Findings findings;
+  check_logs(impl_->regions, findings);
+  check_chain_directory(impl_->regions, findings);
+  if (findings.count(Severity::kDamage) != 0) {
+    report.refused = refusal(impl_->path, findings);
+    return report;
+  }
   for (uint32_t log = 0; log < kMaxWorkerSlots; ++log) {
     const LogContents contents = read_log(impl_->regions, log);
-    if (contents.torn) ++report.redo_records_torn;
+    if (contents.torn()) ++report.redo_records_torn;
     RedoLog redo(*this, log);
     if (contents.valid[1] > contents.retired) {
       redo.apply_newest();
@@ -124,6 +148,13 @@ Medium Pool::medium() const {
 }
 bool Pool::emulated() const {
   return impl_->emulated;
+}
+std::string Pool::flush_text() const {
+  std::string text = impl_->emulated ? "emulated" : "as the medium gives it";
+  const InjectedDelay& delay = impl_->delay;
+  if (delay.fence_ns != 0) text += ", +" + std::to_string(delay.fence_ns) + " ns per fence";
+  if (delay.line_ns != 0) text += ", +" + std::to_string(delay.line_ns) + " ns per line";
+  return text;
 }
 bool Pool::was_formatted() const {
   return impl_->formatted;

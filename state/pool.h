@@ -16,17 +16,19 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 
 #include "state/flow_key.h"
 #include "state/flow_record.h"
+#include "state/persistence.h"
 #include "state/result.h"
 
 namespace flowkeep {
 
-inline constexpr uint32_t kPoolFormatVersion = 1;
+inline constexpr uint32_t kPoolFormatVersion = 2;
 inline constexpr size_t kPageBytes = 4096;
 inline constexpr size_t kMaxChains = 16;
 inline constexpr size_t kMaxBuckets = 1024;  // of one chain
@@ -49,6 +51,7 @@ struct PoolOptions {
   uint64_t bytes = 0;  // exact size of the file; at least Pool::minimum_bytes()
   bool emulate_pmem =
       false;  // run the flushes though the medium is not persistent (PMEM_IS_PMEM_FORCE=1)
+  InjectedDelay delay = {};  // only where the flushes run
 };
 
 // Life of the bytes that make a chain known to the pool.
@@ -63,9 +66,10 @@ struct RecoveryReport {
   uint32_t redo_records_torn =
       0;  // newest slot invalid: the burst before it is the last committed one
   uint32_t pages_reclaimed = 0;  // claimed by a burst that never committed
+  // Recovery cannot tell which bursts were committed, or to whom a page belongs; nothing was
+  // changed.
+  std::optional<Error> refused;
 };
-
-class Persistence;  // state/persistence.h: store, flush, fence; the only caller of libpmem
 
 class Pool {
  public:
@@ -75,6 +79,9 @@ class Pool {
   // Never formats over a file that is not a pool. An existing pool's redo logs are NOT applied
   // here.
   static Result<std::unique_ptr<Pool>> open(const PoolOptions& options);
+  // A pool in memory that outlives it and belongs to the caller: no file, no lock, nothing checked
+  // but that geometry follows from `bytes`. For images of pools and for tests.
+  static std::unique_ptr<Pool> over(std::byte* base, uint64_t bytes);
   ~Pool();
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
@@ -84,6 +91,7 @@ class Pool {
 
   // Node start: applies every log's newest valid record, reclaims pages of uncommitted bursts, and
   // resets the logs. Its cost does not depend on the number of flows. Run before any worker exists.
+  // Refuses, changing nothing, when a redo log or the chain directory is damaged.
   RecoveryReport recover_all();
 
   // Supervisor only, no worker of that chain running. `chain` is the chain's name, at most 63
@@ -93,7 +101,10 @@ class Pool {
   Result<void> drop_chain(std::string_view chain);
 
   Medium medium() const;
-  bool emulated() const;       // flushes run, the medium is not persistent
+  bool emulated() const;  // flushes run, the medium is not persistent
+  // What flushes and fences do: "as the medium gives it", or "emulated", with injected delays
+  // "emulated, +200 ns per fence, +10 ns per line".
+  std::string flush_text() const;
   bool was_formatted() const;  // open() made it new
   HashSecret hash_secret() const;
   uint64_t total_pages() const;
@@ -109,6 +120,9 @@ class Pool {
   // changes while it is read is skipped or seen whole (it is copied and re-checked).
   void for_each_flow(uint32_t chain_index,
                      const std::function<bool(const FlowRecord&)>& visit) const;
+  // The same, with each record's id.
+  void for_each_record(uint32_t chain_index,
+                       const std::function<bool(uint32_t, const FlowRecord&)>& visit) const;
   uint64_t count_flows(uint32_t chain_index) const;  // from the bucket headers
 
   // port_leases(chain)[address * kPortBlocks + block] = bucket + 1, 0: free. Read by the switch to
@@ -123,7 +137,7 @@ class Pool {
   void finish_dropping_chains();
   void retire_records_of(uint32_t chain);
   bool for_each_flow_of(uint32_t chain, uint32_t bucket,
-                        const std::function<bool(const FlowRecord&)>& visit) const;
+                        const std::function<bool(uint32_t, const FlowRecord&)>& visit) const;
   std::unique_ptr<Impl> impl_;
 };
 

@@ -8,6 +8,7 @@
 
 #include "state/flow_table.h"
 #include "state/page_claims.h"
+#include "state/pool_check.h"
 #include "state/pool_impl.h"
 #include "state/redo_record.h"
 
@@ -94,6 +95,7 @@ Result<ChainAttachment> Pool::attach_chain(std::string_view chain, uint32_t buck
   std::memcpy(fresh.name, chain.data(), chain.size());
   fresh.buckets = buckets;
   fresh.attached_s = static_cast<uint32_t>(std::time(nullptr));
+  fresh.checksum = chain_entry_checksum(fresh, regions.superblock().secret);
   persistence.store(&entry, &fresh, sizeof(fresh));
   persistence.flush(&entry, sizeof(fresh));
   persistence.fence();
@@ -123,6 +125,7 @@ void Pool::finish_dropping_chains() {
     persistence.zero(&regions.bucket(*chain, 0), kMaxBuckets * sizeof(BucketHeader));
     persistence.zero(regions.leases(*chain),
                      kMaxExternalAddresses * kPortBlocks * sizeof(uint32_t));
+    persistence.zero(regions.layouts(*chain), kLayoutEntries * sizeof(LayoutEntry));
     persistence.fence();
     uint64_t* table = regions.page_table();
     for (uint64_t i = 0; i < total_pages(); ++i) {
@@ -155,6 +158,11 @@ void Pool::retire_records_of(uint32_t chain) {
 
 void Pool::for_each_flow(uint32_t chain_index,
                          const std::function<bool(const FlowRecord&)>& visit) const {
+  for_each_record(chain_index, [&](uint32_t, const FlowRecord& record) { return visit(record); });
+}
+
+void Pool::for_each_record(uint32_t chain_index,
+                           const std::function<bool(uint32_t, const FlowRecord&)>& visit) const {
   assert(chain_index < kMaxChains);
   const Regions& regions = impl_->regions;
   const uint32_t buckets = regions.chain(chain_index).buckets;
@@ -164,7 +172,7 @@ void Pool::for_each_flow(uint32_t chain_index,
 }
 
 bool Pool::for_each_flow_of(uint32_t chain, uint32_t bucket,
-                            const std::function<bool(const FlowRecord&)>& visit) const {
+                            const std::function<bool(uint32_t, const FlowRecord&)>& visit) const {
   const Regions& regions = impl_->regions;
   const uint32_t tag = page_tag(PageKind::kRecords, chain, bucket);
   // The newest page and how much of it is in use are one word, and change together.
@@ -177,9 +185,10 @@ bool Pool::for_each_flow_of(uint32_t chain, uint32_t bucket,
     const uint64_t word = std::atomic_ref<uint64_t>(regions.page_word(page)).load();
     if (static_cast<uint32_t>(word) != tag) break;
     for (uint32_t i = 0; i < used && i < kRecordsPerPage; ++i) {
-      const auto record = read_whole(regions.record(page * kRecordsPerPage + i));
+      const RecordId id = page * kRecordsPerPage + i;
+      const auto record = read_whole(regions.record(id));
       if (!record || record->phase == FlowPhase::kFree) continue;
-      if (!visit(*record)) return false;
+      if (!visit(id, *record)) return false;
     }
     page = static_cast<uint32_t>(word >> 32);
     used = kRecordsPerPage;

@@ -10,6 +10,8 @@
 #include <cerrno>
 #include <system_error>
 
+#include "state/superblock.h"
+
 namespace flowkeep {
 
 namespace {
@@ -98,7 +100,8 @@ Result<void> PoolFile::check_and_size(const PoolOptions& options) {
   if (static_cast<uint64_t>(status.st_size) == options.bytes) return {};
   return invalid(options.path + ": bytes",
                  "the file has " + std::to_string(status.st_size) +
-                     " bytes; accepted: " + std::to_string(options.bytes) + ", as configured");
+                     " bytes; accepted: " + std::to_string(options.bytes) +
+                     ", as configured; if it was cut short or grew, " + repair_hint(options.path));
 }
 
 PoolFile::~PoolFile() {

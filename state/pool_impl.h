@@ -10,15 +10,17 @@
 namespace flowkeep {
 
 struct Pool::Impl {
-  Impl(bool flushes) : persistence(flushes) {}
+  Impl(bool flushes, InjectedDelay injected)
+      : delay(flushes ? injected : InjectedDelay{}), persistence(flushes, injected) {}
   ~Impl();  // unmaps; pool.cc
 
   std::string path;
-  int fd = -1;  // holds the lock
-  size_t mapped_bytes = 0;
+  int fd = -1;              // holds the lock
+  size_t mapped_bytes = 0;  // to unmap in the end; 0: somebody else's memory
   Medium medium = Medium::kDisk;
   bool emulated = false;
   bool formatted = false;
+  const InjectedDelay delay;
   Regions regions;
   mutable Persistence persistence;
 };

@@ -10,12 +10,15 @@
 #include <map>
 #include <memory>
 #include <random>
+#include <set>
 #include <string>
 #include <unordered_map>
 
 #include "state/flow_table.h"
 #include "state/layout.h"
 #include "state/pool.h"
+#include "state/pool_check.h"
+#include "state/record_checksum.h"
 
 namespace flowkeep {
 
@@ -101,6 +104,39 @@ inline uint64_t flows_of(const FlowModel& model) {
   return flows;
 }
 
+// "" if every record of chain 0 that has been used carries its checksum, free ones too.
+inline std::string bad_checksum(Pool& pool) {
+  const Regions regions(pool.base(), Geometry::of(pool.bytes()));
+  for (uint32_t bucket = 0; bucket < kMaxBuckets; ++bucket) {
+    uint32_t used = regions.bucket(0, bucket).records_used;
+    for (uint32_t page = regions.bucket(0, bucket).record_page; page != 0;
+         page = static_cast<uint32_t>(regions.page_word(page) >> 32), used = kRecordsPerPage) {
+      for (RecordId id = page * kRecordsPerPage; id < page * kRecordsPerPage + used; ++id) {
+        const FlowRecord& record = regions.record(id);
+        if (record.checksum != record_checksum(id, record)) {
+          return "checksum of record " + std::to_string(id);
+        }
+      }
+    }
+  }
+  return "";
+}
+
+// "" if the checker finds nothing wrong with the pool, which is between two bursts.
+inline std::string first_finding(const Regions& regions) {
+  Findings findings;
+  check_superblocks(regions, findings);
+  check_chain_directory(regions, findings);
+  check_logs(regions, findings);
+  check_pool(regions, findings);
+  for (const Finding& finding : findings.listed()) {
+    if (finding.severity == Severity::kNote) continue;
+    return finding.where + ": " + finding.what + ": " + finding.found + ", expected " +
+           finding.expected;
+  }
+  return "";
+}
+
 // "" if chain 0 of the pool holds exactly the model's flows, each found by both of its keys;
 // otherwise what is wrong. `numbers`: flow numbers lie below it.
 inline std::string difference(Pool& pool, const FlowModel& model) {
@@ -120,10 +156,36 @@ inline std::string difference(Pool& pool, const FlowModel& model) {
       if (table.record(id).bucket != bucket) return flow + ": bucket";
     }
   }
+  const Regions regions(pool.base(), Geometry::of(pool.bytes()));
+  if (const std::string wrong = first_finding(regions); !wrong.empty()) return wrong;
   uint64_t seen = 0;
   pool.for_each_flow(0, [&](const FlowRecord&) { return ++seen, true; });
   if (seen != flows_of(model)) return "for_each_flow saw " + std::to_string(seen);
   return "";
+}
+
+// "" if each block of the bucket's extent pages is in the free list or in the extent of one live
+// record, once; otherwise what is wrong. `blocks`: of its pages.
+inline std::string block_leak(Pool& pool, uint32_t bucket, uint64_t blocks) {
+  const Regions regions(pool.base(), Geometry::of(pool.bytes()));
+  std::set<uint32_t> seen;
+  std::string wrong;
+  const auto walk = [&](uint32_t block, const std::string& list) {
+    for (; block != 0; block = regions.extent_head(block_page(block)).next[block_place(block)]) {
+      if (!regions.is_page(block_page(block)) || block_place(block) >= kBlocksPerPage ||
+          !seen.insert(block).second) {
+        wrong = list + " leads to block " + std::to_string(block) + ", which is not its own";
+        return;
+      }
+    }
+  };
+  walk(regions.bucket(0, bucket).free_block, "the free list");
+  pool.for_each_flow(0, [&](const FlowRecord& record) {
+    if (record.bucket == bucket && record.extent != 0) walk(record.extent, "an extent");
+    return true;
+  });
+  if (wrong.empty() && seen.size() != blocks) wrong = "blocks are in no list";
+  return wrong.empty() ? "" : "bucket " + std::to_string(bucket) + ": " + wrong;
 }
 
 // "" if each claimed page belongs to a bucket of chain 0 that knows of it; otherwise what is wrong.
@@ -132,6 +194,7 @@ inline std::string page_leak(Pool& pool) {
   struct Pages {
     uint32_t records = 0;
     uint32_t index = 0;
+    uint32_t extents = 0;
   };
   std::map<uint32_t, Pages> claimed;
   for (uint64_t i = 0; i < regions.geometry().pages; ++i) {
@@ -139,18 +202,26 @@ inline std::string page_leak(Pool& pool) {
     if (tag == 0) continue;
     if (tag_chain(tag) != 0) return "page of another chain";
     Pages& pages = claimed[tag & 0xffff];
-    const bool is_records = tag == page_tag(PageKind::kRecords, 0, tag & 0xffff);
-    ++(is_records ? pages.records : pages.index);
+    const PageKind kind = tag_kind(tag);
+    ++(kind == PageKind::kRecords   ? pages.records
+       : kind == PageKind::kExtents ? pages.extents
+                                    : pages.index);
   }
   for (uint32_t bucket = 0; bucket < kMaxBuckets; ++bucket) {
     const BucketHeader& header = regions.bucket(0, bucket);
     const Pages pages = claimed[bucket];
-    if (pages.records != header.record_pages || pages.index != header.index_pages) {
+    if (pages.records != header.record_pages || pages.index != header.index_pages ||
+        pages.extents != header.extent_pages) {
       return "bucket " + std::to_string(bucket) + " knows of " +
-             std::to_string(header.record_pages) + " record and " +
-             std::to_string(header.index_pages) + " index pages, but claimed " +
-             std::to_string(pages.records) + " and " + std::to_string(pages.index);
+             std::to_string(header.record_pages) + " record, " +
+             std::to_string(header.index_pages) + " index and " +
+             std::to_string(header.extent_pages) + " extent pages, but claimed " +
+             std::to_string(pages.records) + ", " + std::to_string(pages.index) + " and " +
+             std::to_string(pages.extents);
     }
+    if (pages.extents == 0) continue;
+    const std::string leak = block_leak(pool, bucket, uint64_t{pages.extents} * kBlocksPerPage);
+    if (!leak.empty()) return leak;
   }
   return "";
 }

@@ -9,19 +9,6 @@
 
 namespace flowkeep {
 
-namespace {
-
-void flush_home_lines(const std::byte* slot, const Regions& regions, Persistence& persistence) {
-  for_each_redo_line(slot, [&](const RedoLine& line, const uint64_t*) {
-    if (!regions.is_committed_line(line.line)) return;
-    // A record's version, in its first line, changed with the second.
-    const uint64_t first = line.kind == LineKind::kRecordSecond ? line.line - 1 : line.line;
-    persistence.flush(regions.base() + first * kLineBytes, (line.line - first + 1) * kLineBytes);
-  });
-}
-
-}  // namespace
-
 RedoLog::RedoLog(Pool& pool, uint32_t log) : pool_(pool), log_(log) {
   assert(log < kMaxWorkerSlots);
 }
@@ -80,14 +67,14 @@ void RedoLog::retire(uint64_t sequence) {
   const Regions& regions = pool_.impl_->regions;
   Persistence& persistence = pool_.impl_->persistence;
   LogHeader& log = regions.log(log_);
-  if (sequence <= log.retired) return;
+  if (sequence <= log.retired % (uint64_t{1} << kSequenceBits)) return;
   const std::byte* slot = regions.redo_slot(log_, sequence);
   if (reinterpret_cast<const RedoHeader*>(slot)->sequence == sequence &&
       !planted(PlantedBug::kRetiredBeforeFlushed)) {
-    flush_home_lines(slot, regions, persistence);
+    flush_redo_lines(slot, regions, persistence);
   }
   persistence.fence();
-  persistence.store64(&log.retired, sequence);
+  persistence.store64(&log.retired, retired_mark(sequence));
   persistence.flush(&log.retired, sizeof(log.retired));
   persistence.fence();
 }

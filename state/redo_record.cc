@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "state/checksum.h"
+#include "state/crc32c.h"
 #include "state/planted_bug.h"
 
 namespace flowkeep {
@@ -41,6 +42,14 @@ FlowRecord* record_of(const RedoLine& line, const Regions& regions) {
   return reinterpret_cast<FlowRecord*>(regions.base() + first * kLineBytes);
 }
 
+// A flow record is two lines of a page, and the first has an even number.
+bool is_line_of_its_kind(const RedoLine& line, const Regions& regions) {
+  if (line.kind == LineKind::kPlain) return true;
+  const bool is_second = line.kind == LineKind::kRecordSecond;
+  return (is_second || line.kind == LineKind::kRecordFirst) &&
+         line.line % 2 == (is_second ? 1 : 0) && regions.is_page(line.line / kLinesPerPage);
+}
+
 }  // namespace
 
 void seal_redo_record(std::byte* record, HashSecret secret) {
@@ -57,7 +66,8 @@ bool is_redo_record(const std::byte* slot, const Regions& regions) {
   if (header.checksum != redo_checksum(slot, header, regions.superblock().secret)) return false;
   bool lines_ok = true;
   for_each_redo_line(slot, [&](const RedoLine& line, const uint64_t*) {
-    lines_ok = lines_ok && regions.is_committed_line(line.line);
+    lines_ok =
+        lines_ok && regions.is_committed_line(line.line) && is_line_of_its_kind(line, regions);
   });
   return lines_ok;
 }
@@ -84,17 +94,67 @@ void apply_redo_record(const std::byte* slot, const Regions& regions, Persistenc
   });
 }
 
+void flush_redo_lines(const std::byte* slot, const Regions& regions, Persistence& persistence) {
+  for_each_redo_line(slot, [&](const RedoLine& line, const uint64_t*) {
+    if (!regions.is_committed_line(line.line)) return;
+    // A record's version, in its first line, changed with the second.
+    const uint64_t first = line.kind == LineKind::kRecordSecond ? line.line - 1 : line.line;
+    persistence.flush(regions.base() + first * kLineBytes, (line.line - first + 1) * kLineBytes);
+  });
+}
+
+uint64_t retired_mark(uint64_t sequence) {
+  if (sequence == 0) return 0;
+  const uint32_t crc = crc32c_word(0, sequence);
+  return sequence | uint64_t{(crc ^ crc >> 16) & 0xffff} << kSequenceBits;
+}
+
+namespace {
+
+// What lies in a slot that holds no whole record. `committed`: the last sequence that is known to
+// have been.
+RedoSlot classify(const RedoHeader& header, uint64_t parity, uint64_t committed, uint64_t retired,
+                  uint64_t applied) {
+  if (header.magic == 0 && header.sequence == 0 && header.checksum == 0) return RedoSlot::kEmpty;
+  const uint64_t next = committed + 1;
+  if (next % 2 == parity) {
+    // Each word is one of burst `next`, or of the one two before it.
+    const bool is_either = header.sequence == next || header.sequence + 2 == next ||
+                           (next == 1 && header.sequence == 0);
+    return is_either && applied < next ? RedoSlot::kTorn : RedoSlot::kDamaged;
+  }
+  // The slot of burst `committed`, which the mark alone vouches for.
+  return committed == retired && header.sequence <= retired && retired != 0 ? RedoSlot::kRetired
+                                                                            : RedoSlot::kDamaged;
+}
+
+}  // namespace
+
 LogContents read_log(const Regions& regions, uint32_t log) {
   LogContents contents;
-  contents.retired = regions.log(log).retired;
+  const LogHeader& header = regions.log(log);
+  contents.retired = header.retired & ((uint64_t{1} << kSequenceBits) - 1);
+  if (header.retired != retired_mark(contents.retired)) {
+    contents.retired = 0;
+    contents.mark_damaged = true;
+  }
+  const auto slot_header = [&](uint64_t parity) {
+    RedoHeader copy;
+    std::memcpy(&copy, regions.redo_slot(log, parity), sizeof(copy));
+    return copy;
+  };
   for (uint64_t parity = 0; parity < 2; ++parity) {
-    const std::byte* slot = regions.redo_slot(log, parity);
-    const auto& header = *reinterpret_cast<const RedoHeader*>(slot);
-    if (is_redo_record(slot, regions) && header.sequence % 2 == parity) {
-      contents.valid[parity] = header.sequence;
-    } else if (header.magic != 0 || header.sequence != 0) {
-      contents.torn = true;
-    }
+    const uint64_t sequence = slot_header(parity).sequence;
+    if (sequence % 2 != parity || !is_redo_record(regions.redo_slot(log, parity), regions))
+      continue;
+    contents.valid[parity] = sequence;
+    contents.slots[parity] = sequence > contents.retired ? RedoSlot::kValid : RedoSlot::kRetired;
+  }
+  const uint64_t committed = std::max({contents.retired, contents.valid[0], contents.valid[1]});
+  for (uint64_t parity = 0; parity < 2; ++parity) {
+    if (contents.valid[parity] != 0) continue;
+    contents.slots[parity] =
+        classify(slot_header(parity), parity, committed, contents.retired, header.applied);
   }
   std::ranges::sort(contents.valid);
   return contents;

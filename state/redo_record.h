@@ -31,13 +31,35 @@ void for_each_redo_line(const std::byte* slot, Visit&& visit);
 // Stores the record's words home and flushes them; the caller fences.
 void apply_redo_record(const std::byte* slot, const Regions& regions, Persistence& persistence);
 
+// Flushes the lines that the record changes; the caller fences. The slot may be overwritten
+// meanwhile.
+void flush_redo_lines(const std::byte* slot, const Regions& regions, Persistence& persistence);
+
+// The retired mark: a sequence and, in the upper 16 bits, a check on it. A mark that was damaged
+// must neither hide a committed burst nor have an old one applied again.
+uint64_t retired_mark(uint64_t sequence);
+inline constexpr unsigned kSequenceBits = 48;
+
+enum class RedoSlot : uint8_t {
+  kEmpty,
+  kValid,    // committed, and not retired
+  kRetired,  // needed no more, whatever it holds
+  kTorn,     // of a burst that was never committed: a crash cut its writing short
+  kDamaged,  // perhaps of a committed burst, and not whole
+};
+
 // What a log holds. Sequences start at 1; 0 is none.
 struct LogContents {
-  uint64_t retired = 0;
+  uint64_t retired = 0;  // 0 if its mark is damaged
+  bool mark_damaged = false;
+  std::array<RedoSlot, 2> slots = {};  // by the sequence's parity
   std::array<uint64_t, 2> valid = {};  // sequences of the valid records, ascending
-  bool torn = false;                   // a slot holds something that is no valid record
   // The last sequence that committed.
   uint64_t newest() const { return valid[1] > retired ? valid[1] : retired; }
+  bool torn() const { return slots[0] == RedoSlot::kTorn || slots[1] == RedoSlot::kTorn; }
+  bool damaged() const {
+    return mark_damaged || slots[0] == RedoSlot::kDamaged || slots[1] == RedoSlot::kDamaged;
+  }
 };
 LogContents read_log(const Regions& regions, uint32_t log);
 

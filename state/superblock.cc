@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstring>
 #include <ctime>
 #include <system_error>
 
@@ -18,17 +19,12 @@ constexpr uint64_t round_up(uint64_t bytes, uint64_t unit) {
   return (bytes + unit - 1) / unit * unit;
 }
 
-// Not keyed: the key is among what it protects.
-uint64_t superblock_checksum(const Superblock& superblock) {
-  return checksum64(&superblock, offsetof(Superblock, checksum), kPoolMagic, HashSecret{});
-}
-
 struct Field {
   const char* name;
   uint64_t value;
 };
 
-std::array<Field, 16> fields(const Geometry& geometry) {
+std::array<Field, 17> fields(const Geometry& geometry) {
   return {{{"pool_bytes", geometry.pool_bytes},
            {"page_bytes", geometry.page_bytes},
            {"record_bytes", geometry.record_bytes},
@@ -41,6 +37,7 @@ std::array<Field, 16> fields(const Geometry& geometry) {
            {"chains_at", geometry.chains_at},
            {"buckets_at", geometry.buckets_at},
            {"leases_at", geometry.leases_at},
+           {"layouts_at", geometry.layouts_at},
            {"logs_at", geometry.logs_at},
            {"page_table_at", geometry.page_table_at},
            {"pages_at", geometry.pages_at},
@@ -48,7 +45,7 @@ std::array<Field, 16> fields(const Geometry& geometry) {
 }
 
 Error refused(const std::string& path, const char* field, uint64_t found, uint64_t accepted,
-              const char* remark = "") {
+              const std::string& remark) {
   return invalid(
       path + ": superblock." + field,
       std::to_string(found) + " is not accepted; accepted: " + std::to_string(accepted) + remark);
@@ -70,8 +67,9 @@ Geometry Geometry::of(uint64_t pool_bytes) {
   geometry.chains_at = kPageBytes;
   geometry.buckets_at = 2 * kPageBytes;
   geometry.leases_at = geometry.buckets_at + kMaxChains * kMaxBuckets * sizeof(BucketHeader);
-  geometry.logs_at =
+  geometry.layouts_at =
       geometry.leases_at + kMaxChains * kMaxExternalAddresses * kPortBlocks * sizeof(uint32_t);
+  geometry.logs_at = geometry.layouts_at + kMaxChains * kLayoutEntries * sizeof(LayoutEntry);
   geometry.page_table_at = geometry.logs_at + kMaxWorkerSlots * kLogBytes;
   if (pool_bytes < geometry.page_table_at) return geometry;
   // Every page costs its own bytes and one word of the page table.
@@ -82,62 +80,124 @@ Geometry Geometry::of(uint64_t pool_bytes) {
   return geometry;
 }
 
+// Not keyed: the key is among what it protects. The start must be neither the first word, the
+// magic, nor its complement: the first product would be the same for any second word.
+uint64_t superblock_checksum(const Superblock& superblock) {
+  return checksum64(&superblock, offsetof(Superblock, checksum), kRedoMagic, HashSecret{});
+}
+
+bool is_other_version(const Superblock& superblock) {
+  if (superblock.magic != kPoolMagic || superblock.version == kPoolFormatVersion) return false;
+  // Older superblocks had another shape.
+  const bool is_older = superblock.version != 0 && superblock.version < kPoolFormatVersion;
+  return is_older || superblock.checksum == superblock_checksum(superblock);
+}
+
+std::string repair_hint(const std::string& path) {
+  return "`flowkeep-pool repair --dry-run " + path + "` says what can be kept";
+}
+
 Result<void> check_superblock(const std::string& path, const Superblock& superblock,
                               uint64_t pool_bytes) {
   if (superblock.magic != kPoolMagic) {
     return refused(path, "magic", superblock.magic, kPoolMagic,
-                   "; the file is no flowkeep pool and is left as it is");
+                   "; the file is left as it is; if it was a pool, " + repair_hint(path));
   }
   if (superblock.version != kPoolFormatVersion) {
-    return refused(path, "version", superblock.version, kPoolFormatVersion);
+    return refused(path, "version", superblock.version, kPoolFormatVersion,
+                   is_other_version(superblock) ? "" : "; " + repair_hint(path));
   }
   const uint64_t checksum = superblock_checksum(superblock);
   if (superblock.checksum != checksum) {
-    return refused(path, "checksum", superblock.checksum, checksum);
+    return refused(path, "checksum", superblock.checksum, checksum, "; " + repair_hint(path));
   }
   const auto found = fields(superblock.geometry);
   const auto accepted = fields(Geometry::of(pool_bytes));
   for (size_t i = 0; i < found.size(); ++i) {
     if (found[i].value == accepted[i].value) continue;
-    return refused(path, found[i].name, found[i].value, accepted[i].value);
+    return refused(path, found[i].name, found[i].value, accepted[i].value,
+                   "; " + repair_hint(path));
   }
   return {};
 }
 
-bool is_unfinished_format(const std::byte* first_page, uint64_t pool_bytes) {
-  const auto& found = *reinterpret_cast<const Superblock*>(first_page);
-  if (found.magic != 0 || found.reserved != 0) return false;
-  if (found.version != 0 && found.version != kPoolFormatVersion) return false;
-  const auto written = fields(found.geometry);
-  const auto expected = fields(Geometry::of(pool_bytes));
-  for (size_t i = 0; i < written.size(); ++i) {
-    if (written[i].value != 0 && written[i].value != expected[i].value) return false;
+bool is_unfinished_format(const std::byte* base, uint64_t pool_bytes) {
+  if (reinterpret_cast<const Superblock*>(base)->magic != 0) return false;
+  const Geometry geometry = Geometry::of(pool_bytes);
+  for (const size_t at : {size_t{0}, kSuperblockCopyAt}) {
+    const auto& found = *reinterpret_cast<const Superblock*>(base + at);
+    if (found.reserved != 0 || (found.magic != 0 && found.magic != kPoolMagic)) return false;
+    if (found.version != 0 && found.version != kPoolFormatVersion) return false;
+    const auto written = fields(found.geometry);
+    const auto expected = fields(geometry);
+    for (size_t i = 0; i < written.size(); ++i) {
+      if (written[i].value != 0 && written[i].value != expected[i].value) return false;
+    }
   }
-  return std::all_of(first_page + sizeof(Superblock), first_page + kPageBytes,
-                     [](std::byte byte) { return byte == std::byte{0}; });
+  const auto is_zero = [base](uint64_t from, uint64_t to) {
+    return std::all_of(base + from, base + to, [](std::byte byte) { return byte == std::byte{0}; });
+  };
+  return is_zero(sizeof(Superblock), kSuperblockCopyAt) &&
+         is_zero(kSuperblockCopyAt + sizeof(Superblock), geometry.pages_at);
+}
+
+std::optional<Superblock> whole_superblock(const std::byte* base, uint64_t bytes) {
+  for (const size_t at : {size_t{0}, kSuperblockCopyAt}) {
+    if (bytes < at + sizeof(Superblock)) continue;
+    Superblock found;
+    std::memcpy(&found, base + at, sizeof(found));
+    const uint64_t pool_bytes = found.geometry.pool_bytes;
+    if (pool_bytes < Pool::minimum_bytes() || pool_bytes > Pool::maximum_bytes()) continue;
+    if (pool_bytes % kPageBytes == 0 && check_superblock("", found, pool_bytes)) return found;
+  }
+  return std::nullopt;
+}
+
+bool resembles_superblock(const Superblock& superblock, uint64_t pool_bytes) {
+  size_t right = 0;
+  if (superblock.magic == kPoolMagic) ++right;
+  if (superblock.version == kPoolFormatVersion) ++right;
+  const auto found = fields(superblock.geometry);
+  const auto expected = fields(Geometry::of(pool_bytes));
+  for (size_t i = 0; i < found.size(); ++i) {
+    if (found[i].value == expected[i].value) ++right;
+  }
+  return right >= (2 + found.size()) / 2;
+}
+
+Result<Superblock> new_superblock(const std::string& path, uint64_t pool_bytes,
+                                  std::optional<HashSecret> secret) {
+  Superblock superblock = {};
+  superblock.magic = kPoolMagic;
+  superblock.version = kPoolFormatVersion;
+  superblock.geometry = Geometry::of(pool_bytes);
+  superblock.created_s = static_cast<uint64_t>(std::time(nullptr));
+  if (secret) {
+    superblock.secret = *secret;
+  } else if (getrandom(&superblock.secret, sizeof(superblock.secret), 0) !=
+             sizeof(superblock.secret)) {
+    return internal_error(path + ": superblock.secret",
+                          "getrandom failed: " + std::generic_category().message(errno));
+  }
+  superblock.checksum = superblock_checksum(superblock);
+  return superblock;
 }
 
 Result<void> format_pool(const std::string& path, std::byte* base, uint64_t pool_bytes,
                          Persistence& persistence) {
-  Superblock superblock = {};
-  superblock.version = kPoolFormatVersion;
-  superblock.geometry = Geometry::of(pool_bytes);
-  superblock.created_s = static_cast<uint64_t>(std::time(nullptr));
-  if (getrandom(&superblock.secret, sizeof(superblock.secret), 0) != sizeof(superblock.secret)) {
-    return internal_error(path + ": superblock.secret",
-                          "getrandom failed: " + std::generic_category().message(errno));
-  }
-  superblock.magic = kPoolMagic;
-  superblock.checksum = superblock_checksum(superblock);
-
-  constexpr size_t kMagicBytes = sizeof(superblock.magic);
-  persistence.zero(base, superblock.geometry.pages_at);
+  const Result<Superblock> superblock = new_superblock(path, pool_bytes);
+  if (!superblock) return superblock.error();
+  constexpr size_t kMagicBytes = sizeof(superblock->magic);
+  persistence.zero(base, superblock->geometry.pages_at);
   persistence.fence();
-  persistence.store(base + kMagicBytes, reinterpret_cast<std::byte*>(&superblock) + kMagicBytes,
-                    sizeof(superblock) - kMagicBytes);
-  persistence.flush(base, sizeof(superblock));
+  persistence.store(base + kSuperblockCopyAt, &*superblock, sizeof(*superblock));
+  persistence.flush(base + kSuperblockCopyAt, sizeof(*superblock));
+  persistence.store(base + kMagicBytes,
+                    reinterpret_cast<const std::byte*>(&*superblock) + kMagicBytes,
+                    sizeof(*superblock) - kMagicBytes);
+  persistence.flush(base, sizeof(*superblock));
   persistence.fence();
-  persistence.store64(base, superblock.magic);
+  persistence.store64(base, superblock->magic);
   persistence.flush(base, kMagicBytes);
   persistence.fence();
   return {};

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "state/planted_bug.h"
+#include "state/record_checksum.h"
 #include "state/redo_record.h"
 
 #if defined(__AVX512F__)
@@ -16,6 +17,7 @@ namespace flowkeep {
 namespace {
 
 constexpr unsigned kSoftWord = offsetof(FlowRecord, last_seen_s) / sizeof(uint64_t);
+constexpr unsigned kChecksumWord = offsetof(FlowRecord, checksum) / sizeof(uint64_t);
 
 // Bit i: word i of the two lines differs.
 uint8_t changed_words(const std::byte* line, const std::byte* home) {
@@ -50,6 +52,7 @@ WriteSet::WriteSet(std::byte* base)
       copies_(std::make_unique<Line[]>(kMaxLines)),
       numbers_(std::make_unique<uint64_t[]>(kMaxLines)),
       kinds_(std::make_unique<LineKind[]>(kMaxLines)),
+      fresh_(std::make_unique<bool[]>(kMaxLines)),
       masks_(std::make_unique<uint8_t[]>(kMaxLines)),
       table_(std::make_unique<TableEntry[]>(kTableEntries)),
       used_slots_(std::make_unique<uint32_t[]>(kMaxLines)),
@@ -65,6 +68,7 @@ uint32_t WriteSet::add(uint64_t line, uint32_t count) {
   for (uint32_t i = 0; i < count; ++i) {
     numbers_[position + i] = line + i;
     kinds_[position + i] = LineKind::kPlain;
+    fresh_[position + i] = false;
   }
   std::memcpy(copies_[position].bytes, base_ + line * kLineBytes, count * kLineBytes);
   lines_ += count;
@@ -87,10 +91,47 @@ FlowRecord& WriteSet::stage_record(uint64_t first_line) {
   return *reinterpret_cast<FlowRecord*>(copies_[position].bytes);
 }
 
+FlowRecord& WriteSet::stage_fresh_record(uint64_t first_line) {
+  FlowRecord& record = stage_record(first_line);
+  fresh_[position_of(first_line)] = true;
+  record = {};
+  return record;
+}
+
 FlowRecord* WriteSet::staged_record(uint64_t first_line) {
   if (lines_ == 0) return nullptr;
   const uint32_t position = position_of(first_line);
   return position == kNone ? nullptr : reinterpret_cast<FlowRecord*>(copies_[position].bytes);
+}
+
+void WriteSet::compare_line_with_home(uint32_t position) {
+  masks_[position] = changed_words(copies_[position].bytes, home(position));
+}
+
+// Both lines, and the checksum that follows from them.
+void WriteSet::compare_record_with_home(uint32_t first) {
+  compare_line_with_home(first);
+  compare_line_with_home(first + 1);
+  masks_[first] &= static_cast<uint8_t>(~(1u << kSoftWord));
+  if ((masks_[first] | masks_[first + 1]) == 0 && !fresh_[first]) return;
+  auto& record = *reinterpret_cast<FlowRecord*>(copies_[first].bytes);
+  const auto& before = *reinterpret_cast<const FlowRecord*>(home(first));
+  const auto id = static_cast<RecordId>(numbers_[first] * kLineBytes / sizeof(FlowRecord));
+  record.checksum =
+      fresh_[first] ? record_checksum(id, record) : changed_record_checksum(before, record);
+  if (record_word(record, kChecksumWord) != record_word(before, kChecksumWord)) {
+    masks_[first] |= 1u << kChecksumWord;
+  }
+}
+
+// A record's second line is compared with its first.
+void WriteSet::compare(uint32_t position) {
+  if (kinds_[position] == LineKind::kPlain) compare_line_with_home(position);
+  if (kinds_[position] == LineKind::kRecordFirst) compare_record_with_home(position);
+}
+
+void WriteSet::compare_with_home() {
+  for (uint32_t i = 0; i < lines_; ++i) compare(i);
 }
 
 size_t WriteSet::build_record(uint64_t sequence, BurstPositions after, HashSecret secret) {
@@ -99,9 +140,8 @@ size_t WriteSet::build_record(uint64_t sequence, BurstPositions after, HashSecre
   uint64_t* to = payload;
   uint32_t changed_lines = 0;
   for (uint32_t i = 0; i < lines_; ++i) {
-    uint8_t mask = changed_words(copies_[i].bytes, home(i));
-    if (kinds_[i] == LineKind::kRecordFirst) mask &= static_cast<uint8_t>(~(1u << kSoftWord));
-    masks_[i] = mask;
+    compare(i);
+    const uint8_t mask = masks_[i];
     if (mask == 0) continue;
     ++changed_lines;
     *to++ = RedoLine{numbers_[i], mask, kinds_[i]}.pack();
@@ -132,18 +172,18 @@ void WriteSet::store_soft_words(Persistence& persistence) const {
   }
 }
 
-void WriteSet::apply(Persistence& persistence) const {
+void WriteSet::apply(Persistence& persistence, LazyFlush& flush) const {
   for (uint32_t i = 0; i < lines_; ++i) {
     if (kinds_[i] == LineKind::kRecordFirst) {
-      apply_record(i++, persistence);
+      apply_record(i++, persistence, flush);
     } else if (masks_[i] != 0) {
       persistence.store_line(home(i), copies_[i].bytes, masks_[i]);
-      if (!planted(PlantedBug::kMissingFlush)) persistence.flush(home(i), kLineBytes);
+      if (!planted(PlantedBug::kMissingFlush)) flush.add(home(i));
     }
   }
 }
 
-void WriteSet::apply_record(uint32_t first, Persistence& persistence) const {
+void WriteSet::apply_record(uint32_t first, Persistence& persistence, LazyFlush& flush) const {
   const uint32_t second = first + 1;
   if ((masks_[first] | masks_[second]) == 0) return;
   // Odd while it changes: readers in other processes skip it.
@@ -152,7 +192,8 @@ void WriteSet::apply_record(uint32_t first, Persistence& persistence) const {
   persistence.store_line(home(first), copies_[first].bytes, masks_[first]);
   persistence.store_line(home(second), copies_[second].bytes, masks_[second]);
   persistence.store32(&version, version + 1);
-  persistence.flush(home(first), masks_[second] != 0 ? 2 * kLineBytes : kLineBytes);
+  flush.add(home(first));  // its version changed, whatever else did
+  if (masks_[second] != 0) flush.add(home(second));
 }
 
 void WriteSet::clear() {

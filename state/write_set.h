@@ -11,6 +11,7 @@
 
 #include "state/flow_table.h"
 #include "state/layout.h"
+#include "state/lazy_flush.h"
 #include "state/persistence.h"
 
 namespace flowkeep {
@@ -39,17 +40,21 @@ class WriteSet {
   std::byte* stage(uint64_t line);
   // A flow record's two lines, copied side by side. Records are staged by this alone.
   FlowRecord& stage_record(uint64_t first_line);
+  // The same for a record whose content up to now means nothing; zeroed.
+  FlowRecord& stage_fresh_record(uint64_t first_line);
   // The staged copy of a record, or null.
   FlowRecord* staged_record(uint64_t first_line);
 
-  // Builds and seals the redo record in memory of this object. Returns its size; it starts at
-  // record().
+  // Gives the changed flow records their checksums, then builds and seals the redo record in memory
+  // of this object. Returns its size; it starts at record().
   size_t build_record(uint64_t sequence, BurstPositions after, HashSecret secret);
   const std::byte* record() const { return record_->bytes; }
+  // For a commit without a redo record: only the checksums, and what apply() will store.
+  void compare_with_home();
   // Soft words (FlowRecord::last_seen_s) of staged records go home without the log.
   void store_soft_words(Persistence& persistence) const;
-  // After build_record(): stores the changed words home and flushes them.
-  void apply(Persistence& persistence) const;
+  // After build_record() or compare_with_home(): stores the changed words home, to be flushed.
+  void apply(Persistence& persistence, LazyFlush& flush) const;
   void clear();
 
  private:
@@ -79,7 +84,10 @@ class WriteSet {
     }
   }
   uint32_t add(uint64_t line, uint32_t count);
-  void apply_record(uint32_t first, Persistence& persistence) const;
+  void compare(uint32_t position);
+  void compare_line_with_home(uint32_t position);
+  void compare_record_with_home(uint32_t first);
+  void apply_record(uint32_t first, Persistence& persistence, LazyFlush& flush) const;
   std::byte* home(uint32_t position) const { return base_ + numbers_[position] * kLineBytes; }
 
   std::byte* const base_;
@@ -88,7 +96,8 @@ class WriteSet {
   std::unique_ptr<Line[]> copies_;
   std::unique_ptr<uint64_t[]> numbers_;  // line number of each copy
   std::unique_ptr<LineKind[]> kinds_;
-  std::unique_ptr<uint8_t[]> masks_;        // changed words, as of build_record()
+  std::unique_ptr<bool[]> fresh_;           // of a record's first line: its home means nothing
+  std::unique_ptr<uint8_t[]> masks_;        // changed words, as of the commit
   std::unique_ptr<TableEntry[]> table_;     // a record's second line is found by its first
   std::unique_ptr<uint32_t[]> used_slots_;  // of the table, to clear it
   std::unique_ptr<RecordBuffer> record_;

@@ -406,7 +406,7 @@ void describe_node(std::ostream& out, const v1::Node& node) {
                 (node.medium_survives().empty() ? "" : ": survives " + node.medium_survives()));
   facts.add("Chains", joined(node.chains()));
   if (node.has_status()) {
-    facts.add("Persistence", status.emulated() ? "flushes are emulated" : "as the medium gives it");
+    facts.add("Persistence", status.persistence());
     facts.add("Packet memory", status.packet_memory());
     facts.add("Pool", bytes_text(status.pool_bytes()) + ", " + text(status.pool_pages_free()) +
                           " of " + text(status.pool_pages()) + " pages free");

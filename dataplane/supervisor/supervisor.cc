@@ -66,8 +66,10 @@ Result<std::unique_ptr<Pool>> open_pool(const PoolOptions& options) {
 }  // namespace
 
 Result<std::unique_ptr<Supervisor>> Supervisor::start(const NodeConfig& config) {
-  Result<std::unique_ptr<Pool>> pool = open_pool(
-      {.path = config.pool_path, .bytes = config.pool_bytes, .emulate_pmem = config.emulate_pmem});
+  Result<std::unique_ptr<Pool>> pool = open_pool({.path = config.pool_path,
+                                                  .bytes = config.pool_bytes,
+                                                  .emulate_pmem = config.emulate_pmem,
+                                                  .delay = config.pool_delay});
   if (!pool) return pool.error();
   static_assert(kSwitchProcess < EmulatedMedium::kMostProcesses);
   std::unique_ptr<EmulatedMedium> medium;
@@ -77,12 +79,13 @@ Result<std::unique_ptr<Supervisor>> Supervisor::start(const NodeConfig& config) 
     medium = std::move(*opened);
   }
   const RecoveryReport recovery = (*pool)->recover_all();
+  if (recovery.refused) return *recovery.refused;
   if (medium) medium->begin();
   std::printf(
-      "flowkeep-node %s: pool %s, %llu MiB on %s%s: survives %s; %s, %u bursts completed\n",
+      "flowkeep-node %s: pool %s, %llu MiB on %s (%s): survives %s; %s, %u bursts completed\n",
       config.name.c_str(), config.pool_path.c_str(),
       static_cast<unsigned long long>((*pool)->bytes() >> 20),
-      std::string(medium_name((*pool)->medium())).c_str(), (*pool)->emulated() ? " (emulated)" : "",
+      std::string(medium_name((*pool)->medium())).c_str(), (*pool)->flush_text().c_str(),
       std::string(medium_survives((*pool)->medium())).c_str(),
       (*pool)->was_formatted() ? "new" : "attached with its flows", recovery.redo_records_applied);
   Result<Arena> arena =

@@ -1,0 +1,92 @@
+#include "state/flow_text.h"
+
+#include <algorithm>
+#include <array>
+#include <sstream>
+
+namespace flowkeep {
+
+namespace {
+
+constexpr std::array<std::string_view, 6> kPhases = {
+    "free", "opening", "established", "closing_inside", "closing_outside", "closed"};
+constexpr std::array<std::string_view, 8> kTerms = {"proto", "src",      "dst",   "sport",
+                                                    "dport", "external", "phase", "bucket"};
+
+std::string address_text(Be32 address) {
+  const uint32_t host = address.host();
+  return std::to_string(host >> 24) + "." + std::to_string(host >> 16 & 255) + "." +
+         std::to_string(host >> 8 & 255) + "." + std::to_string(host & 255);
+}
+
+}  // namespace
+
+std::string protocol_text(uint8_t protocol) {
+  switch (protocol) {
+    case 1:
+      return "icmp";
+    case 6:
+      return "tcp";
+    case 17:
+      return "udp";
+    default:
+      return std::to_string(protocol);
+  }
+}
+
+std::string_view phase_text(FlowPhase phase) {
+  const auto index = static_cast<size_t>(phase);
+  return index < kPhases.size() ? kPhases[index] : "unknown";
+}
+
+std::string endpoint_text(Be32 address, Be16 port) {
+  return address_text(address) + ":" + std::to_string(port.host());
+}
+
+std::string key_text(const FlowKey& key) {
+  return protocol_text(key.protocol) + " " + endpoint_text(key.src, key.src_port) + " > " +
+         endpoint_text(key.dst, key.dst_port);
+}
+
+Result<FlowFilter> FlowFilter::parse(const std::string& text) {
+  FlowFilter filter;
+  std::string spaced = text;
+  std::ranges::replace(spaced, ',', ' ');
+  std::istringstream words(spaced);
+  for (std::string word; words >> word;) {
+    const size_t equals = word.find('=');
+    const std::string name = word.substr(0, equals);
+    if (equals == std::string::npos || std::ranges::find(kTerms, name) == kTerms.end()) {
+      return invalid("filter", "\"" + word +
+                                   "\" is not understood; accepted: proto=, src=, dst=, sport=, "
+                                   "dport=, external=, phase=, bucket=");
+    }
+    const std::string value = word.substr(equals + 1);
+    if (name == "phase" && std::ranges::find(kPhases, value) == kPhases.end()) {
+      return invalid("filter", "\"" + value +
+                                   "\" is no phase; accepted: opening, established, "
+                                   "closing_inside, closing_outside, closed");
+    }
+    filter.terms_.push_back({name, value});
+  }
+  return filter;
+}
+
+bool FlowFilter::matches(const FlowRecord& record) const {
+  return std::ranges::all_of(terms_, [&](const Term& term) { return matches(term, record); });
+}
+
+bool FlowFilter::matches(const Term& term, const FlowRecord& record) {
+  const FlowKey& inside = record.inside_key;
+  if (term.name == "proto") return term.value == protocol_text(inside.protocol);
+  if (term.name == "src") return term.value == address_text(inside.src);
+  if (term.name == "dst") return term.value == address_text(inside.dst);
+  if (term.name == "sport") return term.value == std::to_string(inside.src_port.host());
+  if (term.name == "dport") return term.value == std::to_string(inside.dst_port.host());
+  if (term.name == "bucket") return term.value == std::to_string(record.bucket);
+  if (term.name == "phase") return term.value == phase_text(record.phase);
+  return term.value == address_text(record.outside_key.dst) ||
+         term.value == endpoint_text(record.outside_key.dst, record.outside_key.dst_port);
+}
+
+}  // namespace flowkeep
