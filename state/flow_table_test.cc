@@ -416,7 +416,7 @@ TEST(FlowTableLogs, ATableWithoutALogLeavesTheClaimsOfOthersAlone) {
   FlowTable worker(*pool, 0, 0);
   ASSERT_EQ(open_flow(worker, 0, 1, 1).status, OpenStatus::kOk);
   const uint64_t free_pages = pool->free_pages();
-  FlowTable standby(*pool, 0);
+  FlowTable standby(*pool, 0, FlowTable::kNoLog);
   EXPECT_EQ(pool->free_pages(), free_pages);
   commit_and_apply(worker);
   EXPECT_EQ(page_leak(*pool), "");
