@@ -18,6 +18,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include "dataplane/burst_step.h"
+#include "dataplane/shared_text.h"
 #include "nfs/packet.h"
 #include "state/flow_table.h"
 #include "state/pool.h"
@@ -39,7 +41,7 @@ struct Doorbell {
   std::atomic<uint32_t> sleeping{0};
 };
 
-// One worker process. Written by the supervisor, but for `state` and `heartbeat`.
+// One worker process. Written by the supervisor, but for `state` and `stopped_at`.
 enum class ProcessState : uint32_t { kFree, kStarting, kStandby, kServing, kLeft };
 struct alignas(64) WorkerProcess {
   std::atomic<ProcessState> state{ProcessState::kFree};  // worker: kStandby, kServing, kLeft
@@ -47,9 +49,11 @@ struct alignas(64) WorkerProcess {
   std::atomic<int32_t> slot{-1};  // supervisor assigns; -1: standby
   std::atomic<uint32_t> chain{0};
   std::atomic<uint32_t> revision{0};
-  std::atomic<uint32_t> leave{0};       // asked to finish its burst and exit
-  std::atomic<uint32_t> drill_hang{0};  // a drill: loop for ever at the next burst
-  Doorbell assigned;                    // a standby sleeps on this
+  std::atomic<uint32_t> leave{0};  // asked to finish its burst and exit
+  // A drill: loop for ever at this step of the next burst (or sweep), and say so.
+  std::atomic<BurstStep> stop_at{BurstStep::kNone};
+  std::atomic<BurstStep> stopped_at{BurstStep::kNone};  // worker
+  Doorbell assigned;                                    // a standby sleeps on this
 };
 
 // One worker slot: a lane of buckets with its rings, control block and redo log (of the same
@@ -60,7 +64,9 @@ struct alignas(64) WorkerSlot {
   std::atomic<int32_t> process{-1};  // index of the occupying WorkerProcess, -1: vacant
   std::atomic<uint32_t> chain{0};
   std::atomic<uint32_t> in_use{0};
-  uint32_t pad0[13];
+  // One packet at a time up to here (an inbox position): one of them may have killed a worker.
+  std::atomic<uint32_t> careful_until{0};
+  uint32_t pad0[12];
   // Worker, each burst.
   alignas(64) std::atomic<uint64_t> committed{
       0};  // BurstPositions after the last committed burst, packed
@@ -72,6 +78,9 @@ struct alignas(64) WorkerSlot {
   std::atomic<uint64_t> opened_flows{0};
   std::atomic<uint64_t> first_burst_tsc{0};  // first burst since adoption, for drills; 0: none yet
   std::atomic<uint32_t> sweeping{0};  // 1 while it looks for expired flows of buckets that it owns
+  // Packets of a burst at most. The supervisor sets 1 while nobody occupies the slot; the worker
+  // goes back to kBurst when it has passed careful_until.
+  std::atomic<uint32_t> burst_limit{kBurst};
   // Worker sleeps on it, switch rings it.
   alignas(64) Doorbell doorbell;
   // Packets' first bytes before the running burst changed them.
@@ -100,6 +109,9 @@ struct alignas(64) ChainBlock {
   std::atomic<uint32_t> slot_count{0};
   std::atomic<uint32_t> worker_deaths{0};
   std::atomic<uint32_t> failovers{0};
+  std::atomic<uint32_t> given_up_revision{0};  // 0: none; set after its reason
+  SharedText<192> given_up_reason;
+  SharedText<192> trouble;  // why the chain is degraded; empty: it is not, by what workers do
   Steering steering[kMaxBuckets];
   // Switch.
   alignas(64) std::atomic<uint64_t> steered{0};  // packets given to workers

@@ -40,7 +40,14 @@ void Supervisor::begin_drill(uint64_t request, const node::v1::RunDrillRequest& 
     return reply_error(request,
                        unavailable("chain", "\"" + chain->name + "\" is being changed; try again"));
   }
+  const std::optional<BurstStep> at_step = burst_step_of(wanted.at_step());
+  if (!wanted.at_step().empty() && !at_step) {
+    return reply_error(request, invalid("at_step", "\"" + wanted.at_step() +
+                                                       "\" is not accepted; one of these is: " +
+                                                       burst_step_names()));
+  }
   Drill drill;
+  drill.at_step = at_step.value_or(BurstStep::kNone);
   drill.request = request;
   drill.chain = chain->index;
   drill.hang = wanted.kind() == "hang-worker";
@@ -50,7 +57,9 @@ void Supervisor::begin_drill(uint64_t request, const node::v1::RunDrillRequest& 
   drill.report.set_kind(wanted.kind());
   drill.report.set_chain(wanted.chain());
   drill.report.set_what_failed(drill.hang ? "the worker loops for ever inside a burst"
-                                          : "the worker is killed with SIGKILL");
+                               : at_step  ? "the worker is killed with SIGKILL at step " +
+                                               wanted.at_step() + " of a burst"
+                                         : "the worker is killed with SIGKILL");
   drill_ = std::move(drill);
   set_tick(1);
 }
@@ -60,6 +69,7 @@ void Supervisor::continue_drill() {
   const uint64_t now_tsc = rte_rdtsc();
   if (!chains_.contains(drill.chain) || chains_.at(drill.chain).slots.empty())
     return finish_drill();  // the chain was removed meanwhile
+  if (drill.asked_tsc != 0) return kill_at_step();
   if (drill.injected_tsc == 0) {
     if (drill.remaining == 0) return settle_drill();
     if (now_tsc >= drill.next_tsc) inject();
@@ -90,12 +100,33 @@ void Supervisor::inject() {
   drill.injection.set_victim_pid(static_cast<uint64_t>(process.pid.load()));
   drill.slot = slot;
   drill.detected_tsc = drill.taken_over_tsc = 0;
+  if (drill.at_step != BurstStep::kNone) {
+    drill.victim = static_cast<uint32_t>(index);
+    drill.asked_tsc = rte_rdtsc();
+    return process.stop_at.store(drill.at_step);
+  }
   drill.injected_tsc = rte_rdtsc();
   if (drill.hang) {
-    process.drill_hang.store(1);
+    process.stop_at.store(BurstStep::kPeeked);
   } else {
     kill(process.pid.load(), SIGKILL);
   }
+}
+
+// The victim is killed when it says that it is there; without packets it never is.
+void Supervisor::kill_at_step() {
+  Drill& drill = *drill_;
+  WorkerProcess& process = header_.processes[drill.victim];
+  const bool there = process.stopped_at.load() == drill.at_step;
+  const bool alive = header_.slots[drill.slot].process.load() == static_cast<int>(drill.victim);
+  if (alive && !there && arena_.tsc_to_us(rte_rdtsc() - drill.asked_tsc) < kDetectWaitUs) return;
+  drill.asked_tsc = 0;
+  drill.injected_tsc = rte_rdtsc();
+  if (!alive || !there) {
+    process.stop_at.store(BurstStep::kNone);
+    return finish_injection(-1);
+  }
+  kill(process.pid.load(), SIGKILL);
 }
 
 void Supervisor::note_takeover(uint8_t slot, const SlotRecovery& recovery, uint64_t detected_tsc) {

@@ -27,7 +27,6 @@ int64_t cpu_time_ns(pid_t pid) {
   return used.tv_sec * 1'000'000'000LL + used.tv_nsec;
 }
 
-// The process's state letter in /proc: 'T' is stopped.
 char process_state(pid_t pid) {
   const std::string path = "/proc/" + std::to_string(pid) + "/stat";
   char text[256] = {};
@@ -39,6 +38,16 @@ char process_state(pid_t pid) {
   return end != nullptr && end[1] == ' ' ? end[2] : '?';
 }
 
+class RealProcess final : public ProcessView {
+ public:
+  explicit RealProcess(pid_t pid) : pid_(pid) {}
+  int64_t cpu_ns() const override { return cpu_time_ns(pid_); }
+  char state() const override { return process_state(pid_); }
+
+ private:
+  pid_t pid_;
+};
+
 }  // namespace
 
 // Asks the zygote for a worker; its pid arrives as kWorkerPid. -1: no room or the zygote is gone.
@@ -47,7 +56,8 @@ int Supervisor::fork_worker(ChainState& chain, const Zygote& zygote) {
       std::find_if(workers_.begin(), workers_.end(), [](const WorkerInfo& w) { return !w.used; });
   if (free_entry == workers_.end() || !zygote.built) return -1;
   const auto index = static_cast<uint32_t>(free_entry - workers_.begin());
-  *free_entry = WorkerInfo{.used = true, .chain = chain.index, .revision = zygote.revision};
+  *free_entry =
+      WorkerInfo{.used = true, .chain = chain.index, .revision = zygote.revision, .hang = {}};
   WorkerProcess& process = header_.processes[index];
   process.state.store(ProcessState::kStarting);
   process.pid.store(0);
@@ -55,7 +65,8 @@ int Supervisor::fork_worker(ChainState& chain, const Zygote& zygote) {
   process.chain.store(chain.index);
   process.revision.store(zygote.revision);
   process.leave.store(0);
-  process.drill_hang.store(0);
+  process.stop_at.store(BurstStep::kNone);
+  process.stopped_at.store(BurstStep::kNone);
   process.assigned.sleeping.store(0);
   ZygoteMessage request;
   request.kind = ZygoteMessage::kForkWorker;
@@ -67,42 +78,42 @@ int Supervisor::fork_worker(ChainState& chain, const Zygote& zygote) {
   return -1;
 }
 
-// Workers that were asked of a zygote which died before it forked them.
+// A worker that was asked for and will not come.
+void Supervisor::forget_unborn(uint32_t index) {
+  WorkerProcess& process = header_.processes[index];
+  const int slot = process.slot.load();
+  if (slot >= 0) header_.slots[slot].process.store(-1);
+  process.state.store(ProcessState::kFree);
+  workers_[index].used = false;
+}
+
+// Those that were asked of a zygote which died before it forked them.
 void Supervisor::forget_unborn(const ChainState& chain, uint32_t revision) {
   for (uint32_t i = 0; i < kMaxProcesses; ++i) {
-    WorkerProcess& process = header_.processes[i];
     const bool unborn = workers_[i].used && workers_[i].chain == chain.index &&
-                        workers_[i].revision == revision && process.pid.load() == 0;
-    if (!unborn) continue;
-    const int slot = process.slot.load();
-    if (slot >= 0) header_.slots[slot].process.store(-1);
-    process.state.store(ProcessState::kFree);
-    workers_[i].used = false;
+                        workers_[i].revision == revision && header_.processes[i].pid.load() == 0;
+    if (unborn) forget_unborn(i);
   }
 }
 
 void Supervisor::on_zygote_death(ChainState& chain, Zygote& zygote) {
   const uint32_t revision = zygote.revision;
-  const bool built = zygote.built;
-  const bool was_next = &zygote == &chain.next_zygote;
+  const bool is_new = &zygote == &chain.next_zygote && !chain.handing_over;
   epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, zygote.socket, nullptr);
   close(zygote.socket);
+  const bool built = zygote.built;
   zygote = Zygote{};
   forget_unborn(chain, revision);
   if (chain.removing) return;
-  if (!built) {
+  if (is_new && !built) {
     ZygoteMessage refusal;
     std::snprintf(refusal.field, sizeof(refusal.field), "spec");
     std::snprintf(refusal.text, sizeof(refusal.text), "the zygote died while it built revision %u",
                   revision);
     return on_refused(chain, refusal);
   }
-  if (!was_next && chain.next) return;  // the next revision's zygote takes over
-  event("zygote_restarted", chain.name,
-        "the zygote of revision " + std::to_string(revision) + " died");
-  const node::v1::ChainRevision again = was_next ? *chain.next : chain.revision;
-  if (Result<void> begun = begin_build(chain, again); !begun)
-    event("zygote_lost", chain.name, begun.error().text());
+  if (&zygote == &chain.zygote && chain.next) return;  // the next revision's takes over
+  rebuild_zygote_later(chain, "the zygote of revision " + std::to_string(revision) + " died");
 }
 
 void Supervisor::on_zygote_message(int socket) {
@@ -131,8 +142,8 @@ void Supervisor::on_zygote_message(int socket) {
         header_.processes[message.process].pid.store(message.pid);
         watch_child({Role::kWorker, message.pid, -1, message.process, chain->index});
       } else {
-        workers_[message.process].used = false;
-        header_.processes[message.process].state.store(ProcessState::kFree);
+        forget_unborn(message.process);
+        fork_later(*chain, chain->zygote_loop.note_death(now_us()));
       }
       return fill_slots(*chain);
     default:
@@ -140,11 +151,18 @@ void Supervisor::on_zygote_message(int socket) {
   }
 }
 
-void Supervisor::on_worker_death(const Child& child, const std::string& how) {
+void Supervisor::on_worker_death(const Child& child, const siginfo_t& info) {
   const uint64_t detected_tsc = rte_rdtsc();
   WorkerProcess& process = header_.processes[child.process];
   const int slot = process.slot.load();
   const bool left = process.state.load() == ProcessState::kLeft;
+  const Ending ending = ending_of(info, left);
+  // A drill's faults are nobody's own.
+  const bool own_fault = ending.own_fault && process.stop_at.load() == BurstStep::kNone;
+  const WorkerDeath death{.worker = static_cast<uint64_t>(child.pid),
+                          .revision = workers_[child.process].revision,
+                          .cause = own_fault ? DeathCause::kOwn : DeathCause::kOutside,
+                          .how = ending.text};
   const auto found = chains_.find(child.chain);
   // A worker that was ended here (hang, switch restart) has given its slot away before it is
   // reaped.
@@ -154,7 +172,10 @@ void Supervisor::on_worker_death(const Child& child, const std::string& how) {
   if (owns) {
     recovery = recover_slot(arena_, *pool_, static_cast<size_t>(slot));
     header_.slots[slot].process.store(-1);
-    if (found != chains_.end()) fill_slots(found->second);
+    if (found != chains_.end()) {
+      examine_death(found->second, static_cast<uint8_t>(slot), death, recovery);
+      fill_slots(found->second);
+    }
     note_takeover(static_cast<uint8_t>(slot), recovery, detected_tsc);
   }
   process.state.store(ProcessState::kFree);
@@ -168,7 +189,7 @@ void Supervisor::on_worker_death(const Child& child, const std::string& how) {
     header_.chains[chain.index].failovers.fetch_add(1);
     event("failover", chain.name,
           "worker " + std::to_string(child.pid) + " in slot " + std::to_string(slot) +
-              " ended with " + how + "; " +
+              " ended with " + ending.text + "; " +
               (recovery.burst_undone      ? "its burst was given back"
                : recovery.burst_completed ? "its committed burst was completed"
                                           : "it held no burst"));
@@ -176,8 +197,10 @@ void Supervisor::on_worker_death(const Child& child, const std::string& how) {
              workers_[child.process].revision == chain.revision.revision()) {
     header_.chains[chain.index].worker_deaths.fetch_add(1);
     event("worker_died", chain.name,
-          "standby worker " + std::to_string(child.pid) + " ended with " + how);
+          "standby worker " + std::to_string(child.pid) + " ended with " + ending.text);
+    if (own_fault) fork_later(chain, blame(chain, death));
   }
+  if (own_fault) consider_crashes(chain);
   if (chain.handing_over) continue_handover(chain);
   if (chain.removing) continue_removal(chain);
   replenish(chain);
@@ -201,7 +224,6 @@ void Supervisor::assign(uint32_t process_index, uint8_t slot) {
   WorkerProcess& process = header_.processes[process_index];
   header_.slots[slot].first_burst_tsc.store(0);
   header_.slots[slot].process.store(static_cast<int32_t>(process_index));
-  workers_[process_index].unchanged_since_tsc = rte_rdtsc();
   process.slot.store(slot, std::memory_order_release);
   ring(process.assigned);
 }
@@ -211,16 +233,16 @@ void Supervisor::fill_slots(ChainState& chain) {
   if (chain.removing) return;
   const uint32_t revision = chain.handing_over ? chain.next->revision() : chain.revision.revision();
   for (const uint8_t slot : chain.slots) {
-    if (header_.slots[slot].process.load() >= 0) continue;
+    if (header_.slots[slot].process.load() >= 0 || held_back(slot)) continue;
     int standby = find_standby(chain, revision);
-    if (standby < 0)
+    if (standby < 0 && chain.fork_after_us == 0)
       standby = fork_worker(chain, chain.handing_over ? chain.next_zygote : chain.zygote);
     if (standby >= 0) assign(static_cast<uint32_t>(standby), slot);
   }
 }
 
 void Supervisor::replenish(ChainState& chain) {
-  if (chain.removing) return;
+  if (chain.removing || chain.fork_after_us != 0) return;
   const Zygote& zygote = chain.handing_over ? chain.next_zygote : chain.zygote;
   uint32_t standbys = 0;
   for (uint32_t i = 0; i < kMaxProcesses; ++i) {
@@ -234,48 +256,39 @@ void Supervisor::replenish(ChainState& chain) {
   }
 }
 
-// A hung worker burns processor time, or is stopped, while packets wait and no burst ends. One that
-// is merely not scheduled burns none and is left alone.
-bool Supervisor::is_hung(uint32_t index, WorkerInfo& info, std::string& why) {
+HangVerdict Supervisor::look_at(uint32_t index, WorkerInfo& info, std::string& why) {
   const WorkerProcess& process = header_.processes[index];
   const int slot = process.slot.load();
   const pid_t pid = process.pid.load();
-  if (slot < 0 || pid == 0 || process.state.load() == ProcessState::kFree) return false;
+  if (slot < 0 || pid == 0 || process.state.load() == ProcessState::kFree)
+    return HangVerdict::kFine;
   // A worker that was ended keeps its number until it is reaped, but the slot is its successor's.
-  if (header_.slots[slot].process.load() != static_cast<int32_t>(index)) return false;
-  const uint64_t bursts = header_.slots[slot].bursts.load();
-  const uint64_t now_tsc = rte_rdtsc();
-  if (bursts != info.last_bursts || rte_ring_empty(arena_.inbox(static_cast<size_t>(slot)))) {
-    info.last_bursts = bursts;
-    info.last_cpu_ns = -1;
-    info.unchanged_since_tsc = now_tsc;
-    return false;
-  }
-  if (info.last_cpu_ns < 0) info.last_cpu_ns = cpu_time_ns(pid);
-  const int64_t limit_ns = static_cast<int64_t>(config_.hang_timeout_ms) * 1'000'000;
-  const int64_t used_ns = cpu_time_ns(pid) - info.last_cpu_ns;
-  if (used_ns > limit_ns) {
-    why = "used " + std::to_string(used_ns / 1'000'000) +
+  if (header_.slots[slot].process.load() != static_cast<int32_t>(index)) return HangVerdict::kFine;
+  const bool packets_wait = !rte_ring_empty(arena_.inbox(static_cast<size_t>(slot)));
+  const HangVerdict verdict =
+      info.hang.look(header_.slots[slot].bursts.load(), packets_wait, now_us(),
+                     uint64_t{config_.hang_timeout_ms} * 1000, RealProcess(pid));
+  if (verdict == HangVerdict::kLoops)
+    why = "used " + std::to_string(info.hang.used_ns() / 1'000'000) +
           " ms of processor time without ending a burst";
-    return true;
-  }
-  if (arena_.tsc_to_us(now_tsc - info.unchanged_since_tsc) < config_.hang_timeout_ms * 1000.0)
-    return false;
-  if (process_state(pid) != 'T') return false;
-  why = "is stopped (SIGSTOP) while packets wait";
-  return true;
+  if (verdict == HangVerdict::kStopped) why = "is stopped (SIGSTOP) while packets wait";
+  return verdict;
 }
 
 void Supervisor::look_for_hangs() {
   for (uint32_t i = 0; i < kMaxProcesses; ++i) {
     std::string why;
-    if (!workers_[i].used || !is_hung(i, workers_[i], why)) continue;
-    replace_worker(i, why);
+    if (!workers_[i].used) continue;
+    const HangVerdict verdict = look_at(i, workers_[i], why);
+    if (verdict == HangVerdict::kFine) continue;
+    const bool drilled = header_.processes[i].stop_at.load() != BurstStep::kNone;
+    const bool own_fault = verdict == HangVerdict::kLoops && !drilled;
+    replace_worker(i, own_fault ? DeathCause::kOwn : DeathCause::kOutside, why);
   }
 }
 
 // Fails a worker over that has to be killed for it.
-void Supervisor::replace_worker(uint32_t index, const std::string& why) {
+void Supervisor::replace_worker(uint32_t index, DeathCause cause, const std::string& why) {
   const uint64_t detected_tsc = rte_rdtsc();
   const auto slot = static_cast<uint8_t>(header_.processes[index].slot.load());
   ChainState& chain = chains_.at(workers_[index].chain);
@@ -284,11 +297,18 @@ void Supervisor::replace_worker(uint32_t index, const std::string& why) {
   const SlotRecovery recovery = recover_slot(arena_, *pool_, slot);
   header_.chains[chain.index].worker_deaths.fetch_add(1);
   header_.chains[chain.index].failovers.fetch_add(1);
+  examine_death(chain, slot,
+                {.worker = static_cast<uint64_t>(pid),
+                 .revision = workers_[index].revision,
+                 .cause = cause,
+                 .how = "a hang"},
+                recovery);
   fill_slots(chain);
   note_takeover(slot, recovery, detected_tsc);
   event("worker_hung", chain.name,
         "worker " + std::to_string(pid) + " in slot " + std::to_string(slot) + " " + why +
             "; killed and replaced");
+  if (cause == DeathCause::kOwn) consider_crashes(chain);
   replenish(chain);
 }
 
