@@ -50,7 +50,7 @@ const std::array<Command, 11>& commands() {
       {"drill",
        1,
        1,
-       {"--chain", "--node", "--count", "--interval-ms", "--json"},
+       {"--chain", "--node", "--count", "--interval-ms", "--at-step", "--json"},
        "drill kill-worker|hang-worker|kill-node [options]"},
       {"events", 0, 0, {"--watch", "--limit", "--chain"}, "events [--watch] [--limit N]"},
       {"version", 0, 0, {}, "version"},
@@ -193,7 +193,7 @@ Commands
                                    open flows; EXPR such as "proto=tcp dst=192.0.2.1 dport=443"
                                    (also src, sport, external, phase)
   stats [CHAIN]                    counters of chains, ports and nodes, drops by reason
-  drill kill-worker [--chain C] [--count N] [--interval-ms M]
+  drill kill-worker [--chain C] [--count N] [--interval-ms M] [--at-step STEP]
   drill hang-worker [--chain C] [--count N] [--interval-ms M]
   drill kill-node [--node N]       inject a fault and report what it did; --json FILE also
                                    writes the report as JSON

@@ -87,6 +87,7 @@ int run_drill(const Session& session) {
   request.set_node(session.line.value("--node"));
   request.set_count(session.line.number("--count", 0));
   request.set_interval_ms(session.line.number("--interval-ms", 0));
+  request.set_at_step(session.line.value("--at-step"));
   const auto report = session.connection.drill(request);
   if (!report) return report_failure(session.err, report.error());
   session.line.json() ? print_json(session.out, *report) : print_report(session.out, *report);
