@@ -36,6 +36,17 @@ void copy_counters(const v1::ChainCounters& counters, v1::ChainStatus& status) {
   status.set_worker_deaths(counters.worker_deaths());
   status.set_failovers(counters.failovers());
   status.set_opened_flows(counters.opened_flows());
+  status.set_given_up_revision(counters.given_up_revision());
+}
+
+// Did the node go back from the stored revision by itself? Then it is not asked again to run it.
+bool was_given_up(const StoredChain& chain, const v1::ChainCounters* counters) {
+  return counters != nullptr && counters->given_up_revision() == chain.revision;
+}
+
+std::string given_up_text(const v1::ChainCounters& counters) {
+  return revision_text(counters.given_up_revision()) + " was given up (" +
+         counters.given_up_reason() + "); " + revision_text(counters.revision()) + " runs";
 }
 
 void set_phase(v1::ChainStatus& status, const std::string& phase, const std::string& message) {
@@ -63,6 +74,8 @@ v1::ChainStatus chain_status(const StoredChain& chain, const NodeView* node,
     set_phase(status, "Failed", failure);
   } else if (counters == nullptr) {
     set_phase(status, "Pending", "not on the node yet");
+  } else if (was_given_up(chain, counters)) {
+    set_phase(status, "Degraded", given_up_text(*counters));
   } else if (!runs) {
     set_phase(status, "Starting", "the node still runs " + revision_text(counters->revision()));
   } else if (counters->state().starts_with("degraded")) {
@@ -202,6 +215,10 @@ Result<void> Deployer::ensure_running(const StoredChain& chain) {
   node = fleet_.node(chain.spec.node());
   const v1::ChainCounters* counters = node->counters(chain.name);
   if (counters != nullptr && counters->revision() == chain.revision) return {};
+  if (was_given_up(chain, counters)) {
+    return unavailable(
+        "spec", given_up_text(*counters) + "; apply a changed specification to try another one");
+  }
   const auto applied = apply_on_node(*node, chain);
   if (!applied && applied.error().kind != Error::Kind::kUnavailable) return applied;
   return {};
@@ -303,7 +320,8 @@ bool Deployer::differs(const NodeView& node, const std::vector<StoredChain>& des
   for (const StoredChain& chain : desired) {
     if (chain.spec.node() != node.name()) continue;
     const v1::ChainCounters* counters = node.counters(chain.name);
-    if ((counters == nullptr || counters->revision() != chain.revision) && is_due(chain))
+    if ((counters == nullptr || counters->revision() != chain.revision) &&
+        !was_given_up(chain, counters) && is_due(chain))
       return true;
   }
   for (const v1::ChainCounters& counters : node.status->chains()) {
@@ -336,6 +354,7 @@ void Deployer::reconcile_chains(const NodeView& node, const std::vector<StoredCh
     if (chain.spec.node() != node.name()) continue;
     const v1::ChainCounters* counters = node.counters(chain.name);
     if (counters != nullptr && counters->revision() == chain.revision) continue;
+    if (was_given_up(chain, counters)) continue;
     if (!is_due(chain)) continue;
     const auto applied = apply_on_node(node, chain);
     if (!applied) note_failure(chain, applied.error().text());

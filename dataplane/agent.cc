@@ -112,8 +112,9 @@ class NodeAgentService final : public node::v1::NodeAgent::Service {
         arena_(arena),
         pool_(pool),
         supervisor_(supervisor_socket),
-        drills_(config, arena, pool,
-                [this](uint32_t process, pid_t pid) { return hang(process, pid); }) {}
+        drills_(config, arena, pool, [this](uint32_t process, pid_t pid, BurstStep step) {
+          return hang(process, pid, step);
+        }) {}
 
   grpc::Status ApplyChain(grpc::ServerContext*, const node::v1::ApplyChainRequest* request,
                           node::v1::ApplyChainResponse* response) override {
@@ -175,10 +176,11 @@ class NodeAgentService final : public node::v1::NodeAgent::Service {
   }
 
  private:
-  bool hang(uint32_t process, pid_t pid) {
+  bool hang(uint32_t process, pid_t pid, BurstStep step) {
     Request ask;
     ask.mutable_hang()->set_process(process);
     ask.mutable_hang()->set_pid(static_cast<uint64_t>(pid));
+    ask.mutable_hang()->set_step(static_cast<uint32_t>(step));
     return supervisor_.ask(std::move(ask)).ok();
   }
 

@@ -108,6 +108,15 @@ void fill_ports(const NodeConfig& config, const ArenaHeader& header, node::v1::N
   }
 }
 
+std::string chain_state(const ChainBlock& block, uint32_t vacant_slots) {
+  if (block.revision.load() == 0) return "starting";
+  const std::string trouble = block.trouble.get();
+  if (!trouble.empty()) return "degraded: " + trouble;
+  if (vacant_slots > 0)
+    return "degraded: " + std::to_string(vacant_slots) + " slot(s) without a worker";
+  return "running";
+}
+
 void fill_chains(const NodeConfig& config, const Arena& arena, const Pool& pool,
                  node::v1::NodeStatus& status) {
   const ArenaHeader& header = arena.header();
@@ -134,10 +143,11 @@ void fill_chains(const NodeConfig& config, const Arena& arena, const Pool& pool,
       if (slot.process.load() < 0) ++vacant;
     }
     chain.set_opened_flows(opened);
-    chain.set_state(block.revision.load() == 0 ? "starting"
-                    : vacant > 0
-                        ? "degraded: " + std::to_string(vacant) + " slot(s) without a worker"
-                        : "running");
+    chain.set_state(chain_state(block, vacant));
+    if (block.given_up_revision.load() != 0) {
+      chain.set_given_up_revision(block.given_up_revision.load());
+      chain.set_given_up_reason(block.given_up_reason.get());
+    }
   }
 }
 

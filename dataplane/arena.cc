@@ -147,6 +147,7 @@ void Arena::reset_slot(size_t slot) const {
   control.committed.store(0);
   control.undo.count = 0;
   control.sweeping.store(0);
+  control.burst_limit.store(kBurst);
   control.first_burst_tsc.store(0);
   control.doorbell.sleeping.store(0);
 }

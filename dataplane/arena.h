@@ -18,6 +18,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include "dataplane/burst_step.h"
+#include "dataplane/shared_text.h"
 #include "dataplane/takeover_log.h"
 #include "nfs/packet.h"
 #include "state/flow_table.h"
@@ -58,9 +60,11 @@ struct alignas(64) WorkerProcess {
   std::atomic<int32_t> slot{-1};  // supervisor assigns; -1: standby
   std::atomic<uint32_t> chain{0};
   std::atomic<uint32_t> revision{0};
-  std::atomic<uint32_t> leave{0};       // asked to finish its burst and exit
-  std::atomic<uint32_t> drill_hang{0};  // a drill: loop for ever at the next burst
-  Doorbell assigned;                    // a standby sleeps on this
+  std::atomic<uint32_t> leave{0};  // asked to finish its burst and exit
+  // A drill: loop for ever at this step of the next burst (or sweep), and say so.
+  std::atomic<BurstStep> stop_at{BurstStep::kNone};
+  std::atomic<BurstStep> stopped_at{BurstStep::kNone};  // worker
+  Doorbell assigned;                                    // a standby sleeps on this
   // Worker and kernel (dataplane/worker_end.h): its thread id while it lives, FUTEX_OWNER_DIED once
   // it runs no more user code; 0: not announced.
   std::atomic<uint32_t> life{0};
@@ -75,7 +79,9 @@ struct alignas(64) WorkerSlot {
   std::atomic<int32_t> process{-1};  // index of the occupying WorkerProcess, -1: vacant
   std::atomic<uint32_t> chain{0};
   std::atomic<uint32_t> in_use{0};
-  uint32_t pad0[13];
+  // One packet at a time up to here (an inbox position): one of them may have killed a worker.
+  std::atomic<uint32_t> careful_until{0};
+  uint32_t pad0[12];
   // Worker, each burst.
   alignas(64) std::atomic<uint64_t> committed{
       0};  // BurstPositions after the last committed burst, packed
@@ -87,6 +93,9 @@ struct alignas(64) WorkerSlot {
   std::atomic<uint64_t> opened_flows{0};
   std::atomic<uint64_t> first_burst_tsc{0};  // first burst since adoption, for drills; 0: none yet
   std::atomic<uint32_t> sweeping{0};  // 1 while it looks for expired flows of buckets that it owns
+  // Packets of a burst at most. The supervisor sets 1 while nobody occupies the slot; the worker
+  // goes back to kBurst when it has passed careful_until.
+  std::atomic<uint32_t> burst_limit{kBurst};
   // Worker sleeps on it, switch rings it.
   alignas(64) Doorbell doorbell;
   // Packets' first bytes before the running burst changed them.
@@ -115,6 +124,9 @@ struct alignas(64) ChainBlock {
   std::atomic<uint32_t> slot_count{0};
   std::atomic<uint32_t> worker_deaths{0};
   std::atomic<uint32_t> failovers{0};
+  std::atomic<uint32_t> given_up_revision{0};  // 0: none; set after its reason
+  SharedText<192> given_up_reason;
+  SharedText<192> trouble;  // why the chain is degraded; empty: it is not, by what workers do
   Steering steering[kMaxBuckets];
   // Switch.
   alignas(64) std::atomic<uint64_t> steered{0};  // packets given to workers

@@ -262,8 +262,8 @@ void read_pool(Reader& pool, NodeConfig& config) {
 NodeConfig read_node(const YAML::Node& root, std::optional<Error>& error) {
   NodeConfig config;
   Reader top(root, "", error);
-  top.only({"node", "controller", "agent", "state_dir", "pool", "packets", "workers", "switch",
-            "ports"});
+  top.only({"node", "controller", "agent", "state_dir", "pool", "packets", "workers",
+            "dead_letters", "switch", "ports"});
   Reader node(root["node"], "node", error);
   node.only({"name"});
   node.text("name", config.name);
@@ -283,6 +283,12 @@ NodeConfig read_node(const YAML::Node& root, std::optional<Error>& error) {
   workers.number("slots", config.worker_slots, 1, kMaxWorkerSlots);
   workers.number("standby", config.standby, 0, 4);
   workers.number("hang_timeout_ms", config.hang_timeout_ms, 10, 60000);
+  Reader letters(root["dead_letters"], "dead_letters", error);
+  letters.only({"directory", "limit_mib"});
+  letters.text("directory", config.dead_letter_directory);
+  letters.number("limit_mib", config.dead_letter_limit_mib, 1, 4096);
+  if (config.dead_letter_directory.empty())
+    config.dead_letter_directory = config.state_dir + "/dead-letters";
   Reader the_switch(root["switch"], "switch", error);
   the_switch.only({"eal_arguments"});
   for (size_t i = 0; i < the_switch.items("eal_arguments"); ++i) {

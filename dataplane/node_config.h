@@ -52,7 +52,9 @@ struct NodeConfig {
   uint32_t packet_count = 65536;  // more than one inbox holds
   Hugepages hugepages = Hugepages::kAuto;
   uint32_t worker_slots = 8;
-  uint32_t standby = 1;            // warm standby workers of each chain
+  uint32_t standby = 1;                 // warm standby workers of each chain
+  std::string dead_letter_directory;    // empty: state_dir/dead-letters
+  uint32_t dead_letter_limit_mib = 16;  // of each chain's file
   uint32_t hang_timeout_ms = 100;  // CPU time without progress after which a worker counts as hung
   std::vector<std::string> eal_arguments;  // appended to the switch's own
   std::vector<PortConfig> ports;

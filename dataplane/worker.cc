@@ -91,12 +91,13 @@ void Worker::adopt(size_t slot) {
 
 size_t Worker::burst() {
   rte_ring_zc_data in{};
-  const unsigned room = std::min<unsigned>(burst_limit_, rte_ring_free_count(outbox_));
+  const unsigned careful = slot_->burst_limit.load(std::memory_order_relaxed);
+  const unsigned limit = std::min(careful, burst_limit_);
+  const unsigned room = std::min<unsigned>(limit, rte_ring_free_count(outbox_));
   const unsigned count = rte_ring_dequeue_zc_burst_start(inbox_, room, &in, nullptr);
   if (count == 0) return 0;
-  if (process_.drill_hang.load(std::memory_order_relaxed) != 0) {
-    for (;;) rte_pause();
-  }
+  look_whether_to_stop();
+  reached(BurstStep::kPeeked);
 
   Packet packets[kBurst];
   for (unsigned i = 0; i < count; ++i) {
@@ -106,15 +107,23 @@ size_t Worker::burst() {
   }
   const uint64_t opened_before = runtime_.counters().opened;
   const size_t done = runtime_.run({packets, count}, arena_.now_s(), slot_->undo);
+  reached(BurstStep::kRun);
 
   rte_ring_zc_data out{};
   rte_ring_enqueue_zc_burst_start(outbox_, static_cast<unsigned>(done), &out, nullptr);
   for (unsigned i = 0; i < done; ++i) at(out, i) = reinterpret_cast<void*>(packets[i].handle);
+  reached(BurstStep::kStaged);
 
   const auto processed = static_cast<uint32_t>(done);
   const BurstPositions after{inbox_->cons.tail + processed, outbox_->prod.tail + processed};
-  end_burst([&] { commit(after); }, [&] { rte_ring_enqueue_zc_finish(outbox_, processed); },
-            [&] { apply_and_release(processed); });
+  const auto publish = [&] {
+    rte_ring_enqueue_zc_finish(outbox_, processed);
+    reached(BurstStep::kPublished);
+  };
+  end_burst([&] { commit(after); }, publish, [&] { apply_and_release(processed); });
+  reached(BurstStep::kReleased);
+  if (careful != kBurst) [[unlikely]]
+    end_caution();
   if (burst_limit_ < kBurst) [[unlikely]] {
     if (burst_limit_ == 1) slot_->first_burst_tsc.store(rte_rdtsc());
     burst_limit_ = std::min<uint32_t>(4 * burst_limit_, kBurst);
@@ -132,15 +141,18 @@ void Worker::commit(BurstPositions after) {
     last_sequence_ = table_.commit(after);
     bump(slot_->commits);
   }
+  reached(BurstStep::kCommitted);
   slot_->committed.store(pack(after), std::memory_order_release);
+  reached(BurstStep::kMarked);
 }
 
 void Worker::apply_and_release(uint32_t packets) {
-  if (table_.dirty()) {
-    table_.apply();
-    slot_->done_sequence.store(last_sequence_, std::memory_order_release);
-  }
+  const bool changed = table_.dirty();
+  if (changed) table_.apply();
+  reached(BurstStep::kApplied);
+  if (changed) slot_->done_sequence.store(last_sequence_, std::memory_order_release);
   std::atomic_ref<uint32_t>(slot_->undo.count).store(0, std::memory_order_release);
+  reached(BurstStep::kUndoForgotten);
   rte_ring_dequeue_zc_finish(inbox_, packets);
 }
 
@@ -158,8 +170,12 @@ void Worker::sweep(uint32_t buckets) {
     --buckets;
   }
   if (table_.dirty()) {
-    commit(unpack(slot_->committed.load(std::memory_order_relaxed)));
+    look_whether_to_stop();
+    last_sequence_ = table_.commit(unpack(slot_->committed.load(std::memory_order_relaxed)));
+    bump(slot_->commits);
+    reached(BurstStep::kSweepCommitted);
     table_.apply();
+    reached(BurstStep::kSweepApplied);
     slot_->done_sequence.store(last_sequence_, std::memory_order_release);
   }
   slot_->sweeping.store(0, std::memory_order_release);
@@ -170,6 +186,48 @@ void Worker::idle() {
            [this] { return rte_ring_count(inbox_) != 0 || leave_asked(); });
   if (rte_ring_count(inbox_) == 0 && !leave_asked()) sweep(kIdleSweepBuckets);
 }
+
+// A word of the line that the worker's loop reads anyway; asked once a burst, so that a burst stops
+// at one step or at none.
+void Worker::look_whether_to_stop() {
+  stop_at_ = process_.stop_at.load(std::memory_order_relaxed);
+}
+
+void Worker::reached(BurstStep step) {
+  if (stop_at_ == step) [[unlikely]]
+    stay(step);
+}
+
+// Until it is killed.
+void Worker::stay(BurstStep step) {
+  process_.stopped_at.store(step, std::memory_order_release);
+  for (;;) rte_pause();
+}
+
+// Positions wrap, so the difference decides.
+void Worker::end_caution() {
+  const uint32_t until = slot_->careful_until.load(std::memory_order_relaxed);
+  if (static_cast<int32_t>(inbox_->cons.tail - until) >= 0)
+    slot_->burst_limit.store(kBurst, std::memory_order_relaxed);
+}
+
+namespace {
+
+void set_position(rte_ring_headtail& end, uint32_t position) {
+  end.head = position;
+  std::atomic_ref<uint32_t>(const_cast<uint32_t&>(reinterpret_cast<volatile uint32_t&>(end.tail)))
+      .store(position, std::memory_order_release);
+}
+
+void restore(const UndoLog& undo) {
+  for (uint32_t i = 0; i < undo.count; ++i) {
+    const UndoEntry& entry = undo.entries[i];
+    auto* mbuf = reinterpret_cast<rte_mbuf*>(entry.packet);
+    std::memcpy(rte_pktmbuf_mtod(mbuf, void*), entry.bytes, entry.length);
+  }
+}
+
+}  // namespace
 
 SlotRecovery recover_slot(const Arena& arena, Pool& pool, size_t slot_number) {
   WorkerSlot& slot = arena.header().slots[slot_number];
@@ -192,26 +250,50 @@ SlotRecovery recover_slot(const Arena& arena, Pool& pool, size_t slot_number) {
   const BurstPositions committed = unpack(slot.committed.load());
   if (committed.inbox != released.inbox) {
     report.burst_completed = true;
-  } else if (slot.undo.count > 0) {
-    for (uint32_t i = 0; i < slot.undo.count; ++i) {
-      const UndoEntry& entry = slot.undo.entries[i];
-      auto* mbuf = reinterpret_cast<rte_mbuf*>(entry.packet);
-      std::memcpy(rte_pktmbuf_mtod(mbuf, void*), entry.bytes, entry.length);
-    }
-    report.burst_undone = true;
+    report.open_begin = report.open_end = committed.inbox;
+  } else {
+    report.open_begin = released.inbox;
+    report.open_end = inbox->cons.head;
+    report.burst_undone = slot.undo.count > 0;
+    restore(slot.undo);
   }
-  slot.undo.count = 0;
+  std::atomic_ref<uint32_t>(slot.undo.count).store(0, std::memory_order_release);
   slot.sweeping.store(0);
-  outbox->prod.head = committed.outbox;
-  std::atomic_ref<uint32_t>(
-      const_cast<uint32_t&>(reinterpret_cast<volatile uint32_t&>(outbox->prod.tail)))
-      .store(committed.outbox, std::memory_order_release);
-  inbox->cons.head = committed.inbox;
-  std::atomic_ref<uint32_t>(
-      const_cast<uint32_t&>(reinterpret_cast<volatile uint32_t&>(inbox->cons.tail)))
-      .store(committed.inbox, std::memory_order_release);
+  set_position(outbox->prod, committed.outbox);
+  set_position(inbox->cons, committed.inbox);
   report.waiting = rte_ring_count(inbox);
   return report;
+}
+
+void be_careful_until(WorkerSlot& slot, uint32_t position) {
+  slot.careful_until.store(position, std::memory_order_relaxed);
+  slot.burst_limit.store(1, std::memory_order_release);
+}
+
+rte_mbuf* first_packet(const Arena& arena, size_t slot) {
+  rte_ring* inbox = arena.inbox(slot);
+  if (rte_ring_empty(inbox)) return nullptr;
+  return static_cast<rte_mbuf*>(
+      reinterpret_cast<void**>(inbox + 1)[inbox->cons.tail & inbox->mask]);
+}
+
+// As a worker would: staged, committed, published, released. Death of the supervisor in between is
+// the node's, and a second recovery would complete it.
+bool drop_first_packet(const Arena& arena, size_t slot_number, DropReason reason) {
+  WorkerSlot& slot = arena.header().slots[slot_number];
+  rte_ring* inbox = arena.inbox(slot_number);
+  rte_ring* outbox = arena.outbox(slot_number);
+  rte_mbuf* mbuf = first_packet(arena, slot_number);
+  if (mbuf == nullptr || rte_ring_free_count(outbox) == 0) return false;
+  auto* meta = static_cast<PacketMeta*>(rte_mbuf_to_priv(mbuf));
+  meta->verdict = Verdict::kDrop;
+  meta->reason = reason;
+  const BurstPositions after{inbox->cons.tail + 1, outbox->prod.tail + 1};
+  reinterpret_cast<void**>(outbox + 1)[outbox->prod.tail & outbox->mask] = mbuf;
+  slot.committed.store(pack(after), std::memory_order_release);
+  set_position(outbox->prod, after.outbox);
+  set_position(inbox->cons, after.inbox);
+  return true;
 }
 
 }  // namespace flowkeep

@@ -18,6 +18,10 @@
 // packet shall not wait for those of 63 others.
 //
 // Recovery (recover_slot) completes 5 if the burst was committed and takes 2 back if it was not.
+//
+// After a death in an uncommitted burst the slot's next worker is careful: it takes one packet at a
+// time until it has passed that burst, so that a packet which kills is found alone
+// (dataplane/supervisor/poison.h).
 #pragma once
 
 #include <cstddef>
@@ -28,6 +32,8 @@
 #include "nfs/chain.h"
 #include "nfs/chain_runtime.h"
 #include "state/flow_table.h"
+
+struct rte_mbuf;
 
 namespace flowkeep {
 
@@ -49,6 +55,10 @@ class Worker {
   void sweep(uint32_t buckets);
   void idle();
   bool leave_asked() const;
+  void look_whether_to_stop();
+  void reached(BurstStep step);
+  void stay(BurstStep step);
+  void end_caution();
 
   const Arena& arena_;
   const Pool& pool_;
@@ -64,17 +74,31 @@ class Worker {
   uint64_t last_sequence_ = 0;  // of this worker's last redo record
   uint32_t sweep_bucket_ = 0;
   uint64_t spin_until_tsc_ = 0;
+  BurstStep stop_at_ = BurstStep::kNone;  // of this burst or sweep
 };
 
 struct SlotRecovery {
   bool redo_applied = false;     // a committed write set was applied (again)
   bool burst_completed = false;  // committed, not yet published: published now
   bool burst_undone = false;     // not committed: its packets are in the inbox as they came
+  // Inbox positions of the burst that was open and not committed; equal: there was none, and both
+  // are where the inbox stands.
+  uint32_t open_begin = 0;
+  uint32_t open_end = 0;
   uint32_t waiting = 0;          // packets in the inbox now
   uint64_t first_burst_tsc = 0;  // the dead worker's first burst in the slot; 0: it ended none
 };
 
 // Repairs a slot whose worker runs no more user code. Supervisor only. Idempotent.
 SlotRecovery recover_slot(const Arena& arena, Pool& pool, size_t slot);
+
+// Of a slot that nobody occupies: its next workers take one packet at a time up to `position`.
+void be_careful_until(WorkerSlot& slot, uint32_t position);
+// Of a recovered slot that nobody occupies: the packet that its next worker would take first; null
+// if the inbox is empty.
+rte_mbuf* first_packet(const Arena& arena, size_t slot);
+// Commits a burst of one that drops that packet for `reason`; the packet is the switch's from then
+// on. False: there is none, or the outbox has no room.
+bool drop_first_packet(const Arena& arena, size_t slot, DropReason reason);
 
 }  // namespace flowkeep

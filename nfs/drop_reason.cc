@@ -53,6 +53,8 @@ std::string_view drop_reason_name(DropReason reason) {
       return "port_tx_full";
     case DropReason::kFrameTooBig:
       return "frame_too_big";
+    case DropReason::kPoisonPacket:
+      return "poison_packet";
     case DropReason::kNoFlow:
       return "no_flow";
     case DropReason::kPoolFull:

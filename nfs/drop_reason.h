@@ -34,6 +34,8 @@ enum class DropReason : uint8_t {
   kNeighbourUnresolved,
   kPortTxFull,
   kFrameTooBig,
+  // The supervisor.
+  kPoisonPacket,  // killed its worker twice; kept as a dead letter
   // The chain runtime.
   kNoFlow,  // an ICMP error, or a packet from the outside, that belongs to no flow
   kPoolFull,

@@ -52,8 +52,8 @@ const std::array<Command, 11>& commands() {
       {"drill",
        1,
        1,
-       {"--chain", "--node", "--count", "--interval-ms", "--json", "--kills", "--seed", "--rate",
-        "--victims"},
+       {"--chain", "--node", "--count", "--interval-ms", "--at-step", "--json", "--kills", "--seed",
+        "--rate", "--victims"},
        "drill kill-worker|hang-worker|storm|kill-node|power-cut [options]"},
       {"events", 0, 0, {"--watch", "--limit", "--chain"}, "events [--watch] [--limit N]"},
       {"version", 0, 0, {}, "version"},
@@ -201,7 +201,7 @@ Commands
                                    open flows; EXPR such as "proto=tcp dst=192.0.2.1 dport=443"
                                    (also src, sport, external, phase)
   stats [CHAIN]                    counters of chains, ports and nodes, drops by reason
-  drill kill-worker [--chain C] [--count N] [--interval-ms M]
+  drill kill-worker [--chain C] [--count N] [--interval-ms M] [--at-step STEP]
   drill hang-worker [--chain C] [--count N] [--interval-ms M]
   drill storm [--kills N] [--seed S] [--rate R] [--victims V,...] [--chain C]
                                    random victims at random moments, R a second on average

@@ -48,6 +48,7 @@ v1::RunDrillRequest request_of(const CommandLine& line) {
   request.set_kind(line.word(0));
   request.set_chain(line.value("--chain"));
   request.set_node(line.value("--node"));
+  request.set_at_step(line.value("--at-step"));
   request.set_count(line.number("--kills", line.number("--count", 0)));
   request.set_interval_ms(line.number("--interval-ms", 0));
   request.set_interval_us(line.number("--interval-ms", 0) * 1'000);

@@ -178,9 +178,11 @@ node::v1::DrillReport make_report(const Arena& arena, const node::v1::RunDrillRe
   report.set_kind(request.kind());
   report.set_chain(request.chain());
   report.set_what_failed(
-      request.kind() == "hang-worker" ? "the worker loops for ever inside a burst"
-      : request.kind() == "storm"     ? "random workers are killed with SIGKILL at random moments"
-                                      : "the worker is killed with SIGKILL");
+      !request.at_step().empty()
+          ? "the worker is killed with SIGKILL at step " + request.at_step() + " of a burst"
+      : request.kind() == "hang-worker" ? "the worker loops for ever inside a burst"
+      : request.kind() == "storm"       ? "random workers are killed with SIGKILL at random moments"
+                                        : "the worker is killed with SIGKILL");
   const std::vector<Injection>& injections = run.injections();
   summarize(injections, report);
   if (request.kind() == "storm") {

@@ -184,17 +184,38 @@ bool DrillRun::inject(const Target& target, Victim victim) {
   injection.victim_pid = target.pid;
   injection.chain = process.chain.load();
   injection.slot = process.slot.load();
-  if (process.pid.load() == target.pid) {
-    injection.injected_tsc = rte_rdtsc();
-    sent = hang_ ? hang_(static_cast<uint32_t>(target.process), target.pid)
-                 : syscall(SYS_pidfd_send_signal, fd, SIGKILL, nullptr, 0) == 0;
-  }
+  if (process.pid.load() == target.pid) sent = send_fault(target, fd, injection);
   close(fd);
   if (!sent) return false;
   last_injected_tsc_ = injection.injected_tsc;
   open_.push_back(injections_.size());
   injections_.push_back(injection);
   injected_.store(injections_.size());
+  return true;
+}
+
+bool DrillRun::send_fault(const Target& target, int pidfd, Injection& injection) const {
+  injection.injected_tsc = rte_rdtsc();
+  if (order_.at_step != BurstStep::kNone) {
+    if (!hang_(static_cast<uint32_t>(target.process), target.pid, order_.at_step)) return false;
+    if (!order_.kill_there) return true;
+    if (!wait_at_step(target)) return false;
+    injection.injected_tsc = rte_rdtsc();
+  }
+  return syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, nullptr, 0) == 0;
+}
+
+// Until the worker says that it has stopped there. False: it ended before, or no packet brought it
+// there.
+bool DrillRun::wait_at_step(const Target& target) const {
+  const WorkerProcess& process = header_.processes[target.process];
+  const uint64_t begin_tsc = rte_rdtsc();
+  while (process.stopped_at.load() != order_.at_step) {
+    if (process.pid.load() != target.pid || stopping_.load()) return false;
+    if (us_since(begin_tsc, rte_rdtsc()) > kDetectWaitUs) return false;
+    const timespec nap{0, static_cast<long>(kLookUs * 1000)};
+    clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, nullptr);
+  }
   return true;
 }
 

@@ -41,12 +41,15 @@ struct DrillOrder {
   uint64_t count = 1;
   uint64_t buffers = 0;        // packet buffers of the node
   bool one_at_a_time = false;  // the next fault only when the last one's packet came
+  // Where a worker is made to loop for ever; kNone: it is killed at any moment.
+  BurstStep at_step = BurstStep::kNone;
+  bool kill_there = false;  // and then it is killed, once it says that it is there
 };
 
 class DrillRun {
  public:
-  // Makes a worker hang, by its index and process id. Empty: SIGKILL is sent instead.
-  using Hang = std::function<bool(uint32_t process, pid_t pid)>;
+  // Makes a worker hang at a step of its next burst, by its index and process id.
+  using Hang = std::function<bool(uint32_t process, pid_t pid, BurstStep step)>;
 
   DrillRun(const Arena& arena, DrillOrder order, DrillPlan plan, Hang hang);
 
@@ -75,6 +78,8 @@ class DrillRun {
   void plan_next(uint64_t now_tsc);
   void try_to_inject();
   bool inject(const Target& target, Victim victim);
+  bool send_fault(const Target& target, int pidfd, Injection& injection) const;
+  bool wait_at_step(const Target& target) const;
   Target worker_of(uint8_t slot, bool serving) const;
   Target standby_of(uint32_t chain) const;
   std::vector<uint8_t> slots() const;

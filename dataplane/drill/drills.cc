@@ -52,6 +52,11 @@ Result<void> Drills::run(const node::v1::RunDrillRequest& asked, const OnProgres
         "\"" + request.kind() +
             "\" is no drill; accepted: kill-worker, hang-worker, storm, kill-node, power-cut");
   }
+  const std::optional<BurstStep> step = burst_step_of(hang ? "peeked" : request.at_step());
+  if (!request.at_step().empty() && !step) {
+    return invalid("at_step", "\"" + request.at_step() +
+                                  "\" is not accepted; one of these is: " + burst_step_names());
+  }
   const Result<std::vector<uint32_t>> chains = chains_of(request);
   if (!chains) return chains.error();
   const Result<std::vector<Victim>> victims = victims_of(request);
@@ -66,8 +71,10 @@ Result<void> Drills::run(const node::v1::RunDrillRequest& asked, const OnProgres
                                               DrillOrder{.chains = *chains,
                                                          .count = request.count(),
                                                          .buffers = config_.packet_count,
-                                                         .one_at_a_time = !storm},
-                                              std::move(plan), hang ? hang_ : nullptr);
+                                                         .one_at_a_time = !storm,
+                                                         .at_step = step.value_or(BurstStep::kNone),
+                                                         .kill_there = !hang},
+                                              std::move(plan), hang_);
   {
     const std::lock_guard lock(mutex_);
     if (running_) return unavailable("drill", "another drill is running; try again when it ended");

@@ -17,6 +17,7 @@
 #include <cstring>
 
 #include "dataplane/agent.h"
+#include "dataplane/chain_history.h"
 #include "dataplane/chain_revision.h"
 #include "dataplane/supervisor/supervisor.h"
 #include "dataplane/worker.h"
@@ -222,7 +223,16 @@ void Supervisor::on_built(ChainState& chain, const ZygoteMessage& message) {
 }
 
 void Supervisor::on_refused(ChainState& chain, const ZygoteMessage& message) {
-  retire_revision(chain, chain.next ? chain.next_zygote : chain.zygote);
+  if (!chain.next || chain.handing_over) {  // built before: it is not the revision's fault
+    retire_revision(chain, chain.next ? chain.next_zygote : chain.zygote);
+    return rebuild_zygote_later(chain, std::string("the zygote cannot build: ") + message.text);
+  }
+  retire_revision(chain, chain.next_zygote);
+  if (!chain.rollback_reason.empty()) {
+    chain.rollback_reason.clear();
+    chain.last_good.reset();
+    event("rollback_failed", chain.name, message.text);
+  }
   const std::optional<uint64_t> request = chain.request;
   const Error error = invalid(message.field, message.text);
   event("chain_refused", chain.name, error.text());
@@ -230,8 +240,12 @@ void Supervisor::on_refused(ChainState& chain, const ZygoteMessage& message) {
   chain.request.reset();
   // A chain that never ran leaves nothing behind but, if it was there before, its flows in the
   // pool.
-  if (chain.slots.empty()) chains_.erase(chain.index);
   if (request) reply_error(*request, error);
+  if (chain.slots.empty()) {
+    chains_.erase(chain.index);
+  } else {
+    rebuild_zygote(chain);  // if it died meanwhile
+  }
 }
 
 Result<void> Supervisor::take_slots(ChainState& chain, uint32_t count) {
@@ -248,6 +262,7 @@ Result<void> Supervisor::take_slots(ChainState& chain, uint32_t count) {
   }
   for (const uint8_t slot : taken) {
     arena_.reset_slot(slot);
+    care_[slot] = SlotCare();
     header_.slots[slot].chain.store(chain.index);
     header_.slots[slot].in_use.store(1);
     chain.slots.push_back(slot);
@@ -277,6 +292,7 @@ void Supervisor::begin_handover(ChainState& chain) {
   ChainBlock& block = header_.chains[chain.index];
   chain.handing_over = true;
   chain.handover_tsc = rte_rdtsc();
+  begin_trial(chain);
   if (block.active.load() == 0) {
     place_buckets(chain, chain.slots.size());
     block.slot_count.store(static_cast<uint32_t>(chain.slots.size()));
@@ -306,6 +322,8 @@ void Supervisor::continue_handover(ChainState& chain) {
   end_those_that_stay(chain);
   for (const uint8_t slot : chain.slots) {
     const int process = header_.slots[slot].process.load();
+    // It crashed, and its successor is held back: the slot is the new revision's all the same.
+    if (process < 0 && care_[slot].start_us != 0) continue;
     if (process < 0 || workers_[static_cast<size_t>(process)].revision != chain.next->revision())
       return;
     if (header_.processes[process].state.load() != ProcessState::kServing) return;
@@ -334,13 +352,14 @@ void Supervisor::end_those_that_stay(ChainState& chain) {
     if (process < 0) continue;
     const auto index = static_cast<uint32_t>(process);
     if (workers_[index].revision == chain.next->revision()) continue;
-    replace_worker(index, "was asked to leave and did not");
+    replace_worker(index, DeathCause::kOutside, "was asked to leave and did not");
   }
 }
 
 void Supervisor::finish_handover(ChainState& chain) {
   Zygote old = chain.zygote;
-  const bool first = chain.revision.revision() == 0;
+  const node::v1::ChainRevision previous = chain.revision;
+  const bool first = previous.revision() == 0;
   chain.revision = *chain.next;
   chain.zygote = chain.next_zygote;
   chain.next_zygote = Zygote{};
@@ -362,14 +381,16 @@ void Supervisor::finish_handover(ChainState& chain) {
   event("chain_applied", chain.name,
         "revision " + std::to_string(chain.revision.revision()) + " runs in " +
             std::to_string(chain.slots.size()) + " slot(s)");
-  if (!chain.request) return;
-  node::internal::Reply answer;
-  answer.set_id(*chain.request);
-  answer.mutable_applied()->set_revision(chain.revision.revision());
-  answer.mutable_applied()->set_build_ms(chain.build_ms);
-  answer.mutable_applied()->set_handover_ms(handover_ms);
-  chain.request.reset();
-  reply(answer);
+  if (chain.request) {
+    node::internal::Reply answer;
+    answer.set_id(*chain.request);
+    answer.mutable_applied()->set_revision(chain.revision.revision());
+    answer.mutable_applied()->set_build_ms(chain.build_ms);
+    answer.mutable_applied()->set_handover_ms(handover_ms);
+    chain.request.reset();
+    reply(answer);
+  }
+  end_trial(chain, previous);
 }
 
 void Supervisor::remove(uint64_t request, const std::string& name) {
@@ -411,6 +432,9 @@ void Supervisor::continue_removal(ChainState& chain) {
   }
   chain.slots.clear();
   retire_revision(chain, chain.zygote);
+  forget_history(config_.state_dir, chain.name);
+  give_up(chain, 0, "");
+  header_.chains[chain.index].trouble.set("");
   const Result<void> dropped = pool_->drop_chain(chain.name);
   event("chain_removed", chain.name,
         dropped ? "its flow records are free again" : dropped.error().text());
@@ -428,8 +452,12 @@ void Supervisor::continue_removal(ChainState& chain) {
 void Supervisor::restore_chains() {
   std::vector<std::string> problems;
   for (const node::v1::ChainRevision& revision : load_revisions(config_.state_dir, problems)) {
-    apply(0, revision);
-    if (ChainState* chain = find_chain(revision.chain())) chain->request.reset();
+    const node::internal::ChainHistory history = load_history(config_.state_dir, revision.chain());
+    apply(0, revision_to_run(revision, history));
+    ChainState* chain = find_chain(revision.chain());
+    if (chain == nullptr) continue;
+    chain->request.reset();
+    chain->restored = history;
   }
   for (const std::string& problem : problems) event("revision_unreadable", "", problem);
 }

@@ -14,7 +14,7 @@ void Supervisor::hang_worker(uint64_t request, const node::internal::HangWorker&
     return reply_error(request, unavailable("drill", "worker " + std::to_string(wanted.pid()) +
                                                          " is gone; try again"));
   }
-  header_.processes[index].drill_hang.store(1);
+  header_.processes[index].stop_at.store(static_cast<BurstStep>(wanted.step()));
   node::internal::Reply answer;
   answer.set_id(request);
   *answer.mutable_hung() = wanted;

@@ -31,10 +31,10 @@ namespace {
 constexpr uint64_t kIdleTickMs = 250;
 constexpr uint32_t kSwitchStartMs = 30'000;
 
-std::string how_it_ended(const siginfo_t& info) {
-  if (info.si_code == CLD_EXITED) return "exit status " + std::to_string(info.si_status);
-  const char* name = sigabbrev_np(info.si_status);
-  return std::string("SIG") + (name == nullptr ? "?" : name);
+std::vector<std::string> port_names(const NodeConfig& config) {
+  std::vector<std::string> names;
+  for (const PortConfig& port : config.ports) names.push_back(port.name);
+  return names;
 }
 
 // Woken at once even when both processors are busy polling. Not inherited by the processes it
@@ -126,7 +126,10 @@ Supervisor::Supervisor(const NodeConfig& config, Arena arena, std::unique_ptr<Po
       arena_(arena),
       header_(arena_.header()),
       pool_(std::move(pool)),
-      workers_(kMaxProcesses) {
+      workers_(kMaxProcesses),
+      letter_office_(config.dead_letter_directory,
+                     static_cast<uint64_t>(config.dead_letter_limit_mib) << 20,
+                     port_names(config)) {
   header_.supervisor_pid.store(static_cast<uint32_t>(getpid()));
   prefer_supervisor();
   const rlimit no_core{0, 0};
@@ -253,6 +256,7 @@ int Supervisor::run() {
       }
     }
     pump_mailbox();
+    bury_dead_letters();
   }
   return stop(failed_);
 }
@@ -267,11 +271,11 @@ void Supervisor::on_child_exit(size_t index) {
   epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, child.pidfd, nullptr);
   close(child.pidfd);
   children_[index] = Child{};
-  const std::string how = how_it_ended(info);
+  const std::string how = ending_of(info, false).text;
   if (stopping_) return;
   switch (child.role) {
     case Role::kWorker:
-      on_worker_death(child, how);
+      on_worker_death(child, info);
       break;
     case Role::kSwitch:
       on_switch_death(how);
@@ -312,6 +316,7 @@ void Supervisor::on_switch_death(const std::string& how) {
       recover_slot(arena_, *pool_, slot);
       RedoLog(*pool_, slot).retire(header_.slots[slot].done_sequence.load());
       arena_.reset_slot(slot);
+      care_[slot] = SlotCare();
     }
     // A move that the switch had begun is done at once: there is nothing left to hold.
     if (chain.moving) place_buckets(chain, header_.chains[index].slot_count.load());
@@ -347,6 +352,7 @@ void Supervisor::on_timer() {
   if (read(timer_fd_, &expirations, sizeof(expirations)) < 0) return;
   settle_takeovers();
   look_for_hangs();
+  tend_crashes();
   for (auto& [index, chain] : chains_) {
     if (chain.handing_over) continue_handover(chain);
     if (chain.removing) continue_removal(chain);
@@ -358,7 +364,7 @@ void Supervisor::on_timer() {
                       std::any_of(chains_.begin(), chains_.end(), [](const auto& entry) {
                         return entry.second.handing_over || entry.second.removing;
                       });
-  bool busy = false;
+  bool busy = starts_pending();
   for (const auto& [index, chain] : chains_) {
     for (const uint8_t slot : chain.slots) busy |= !rte_ring_empty(arena_.inbox(slot));
   }

@@ -13,6 +13,7 @@
 
 #include <sys/types.h>
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -22,9 +23,15 @@
 #include <vector>
 
 #include "dataplane/arena.h"
+#include "dataplane/dead_letter.h"
 #include "dataplane/node_config.h"
 #include "dataplane/supervisor.pb.h"
+#include "dataplane/supervisor/crash_loop.h"
 #include "dataplane/supervisor/death_watch.h"
+#include "dataplane/supervisor/ending.h"
+#include "dataplane/supervisor/hang.h"
+#include "dataplane/supervisor/poison.h"
+#include "dataplane/supervisor/revision_health.h"
 #include "dataplane/worker.h"
 #include "dataplane/zygote.h"
 #include "state/emulated_medium.h"
@@ -63,13 +70,24 @@ class Supervisor {
     bool used = false;
     uint32_t chain = 0;
     uint32_t revision = 0;
-    uint64_t last_bursts = 0;  // for hang detection
-    int64_t last_cpu_ns = 0;
-    uint64_t unchanged_since_tsc = 0;
+    HangWatch hang;
     uint64_t assigned_tsc = 0;  // 0: serves at normal priority, or has no slot yet
     bool failed_over = false;   // its slot has been given on
     int failed_slot = -1;
     SlotRecovery recovery{};
+  };
+
+  struct WorkerDeath {
+    uint64_t worker = 0;  // its process id
+    uint32_t revision = 0;
+    DeathCause cause = DeathCause::kUnknown;
+    std::string how;  // "SIGSEGV"
+  };
+
+  // What the deaths of a slot's workers ask for.
+  struct SlotCare {
+    PoisonSearch search;
+    uint64_t start_us = 0;  // its next worker waits until then; 0: does not wait
   };
 
   struct ChainState {
@@ -87,6 +105,18 @@ class Supervisor {
     std::optional<uint64_t> request;     // of the agent, answered when done
     double build_ms = 0;
     uint64_t handover_tsc = 0;
+    // Deaths by their own fault (crashes.cc).
+    CrashLoop loop;
+    CrashLoop zygote_loop;
+    RevisionHealth health;  // of the revision that runs or is being handed the slots
+    bool in_crash_loop = false;
+    std::string last_crash;
+    uint64_t fork_after_us = 0;  // 0: at once
+    uint64_t zygote_after_us = 0;
+    bool previous_good = false;
+    std::optional<node::v1::ChainRevision> last_good;  // to go back to
+    std::string rollback_reason;                       // `next` is a rollback
+    std::optional<node::internal::ChainHistory> restored;
   };
 
   Supervisor(const NodeConfig& config, Arena arena, std::unique_ptr<Pool> pool);
@@ -108,21 +138,43 @@ class Supervisor {
   int fork_worker(ChainState& chain, const Zygote& zygote);
   void on_zygote_message(int socket);
   void on_zygote_death(ChainState& chain, Zygote& zygote);
+  void forget_unborn(uint32_t process);
   void forget_unborn(const ChainState& chain, uint32_t revision);
   void on_deaths();
   void fail_over(uint32_t process);
+  WorkerDeath death_of(uint32_t process) const;
   bool is_dying(uint32_t process) const;
   void settle_takeovers();
-  void on_worker_death(const Child& child, std::string how);
+  void on_worker_death(const Child& child, const siginfo_t& info);
   void fill_slots(ChainState& chain);
   void replenish(ChainState& chain);
   int find_standby(const ChainState& chain, uint32_t revision) const;
   void assign(uint32_t process, uint8_t slot);
   void look_for_hangs();
-  void replace_worker(uint32_t process, const std::string& why);
-  bool is_hung(uint32_t process, WorkerInfo& info, std::string& why);
+  void replace_worker(uint32_t process, DeathCause cause, const std::string& why);
+  HangVerdict look_at(uint32_t process, WorkerInfo& info, std::string& why);
   void end_worker(uint32_t process);  // SIGKILL and proof that it runs no more user code
   void retire_revision(ChainState& chain, Zygote& zygote);
+
+  // Deaths by their own fault (crashes.cc).
+  static constexpr uint64_t kStartTickMs = 10;
+  uint64_t now_us() const;  // since the node's start
+  void examine_death(ChainState& chain, uint8_t slot, const WorkerDeath& death,
+                     const struct SlotRecovery& recovery);
+  uint64_t blame(ChainState& chain, const WorkerDeath& death);
+  void take_out_packet(ChainState& chain, uint8_t slot, const WorkerDeath& death);
+  void bury_dead_letters();
+  bool held_back(uint8_t slot);
+  void consider_crashes(ChainState& chain);
+  void tend_crashes();
+  bool starts_pending() const;
+  void rebuild_zygote_later(ChainState& chain, const std::string& why);
+  void rebuild_zygote(ChainState& chain);
+  void fork_later(ChainState& chain, uint64_t wait_us);
+  void begin_trial(ChainState& chain);
+  void end_trial(ChainState& chain, const node::v1::ChainRevision& previous);
+  void give_up(ChainState& chain, uint32_t revision, const std::string& reason);
+  void remember(const ChainState& chain);
 
   // Chains (chains.cc).
   void on_agent_request();
@@ -183,6 +235,9 @@ class Supervisor {
   std::string agent_input_;
   std::vector<Child> children_;
   std::vector<WorkerInfo> workers_;
+  std::array<SlotCare, kMaxWorkerSlots> care_;
+  std::vector<DeadLetter> dead_letters_;  // taken out, not yet written
+  DeadLetterOffice letter_office_;
   std::map<uint32_t, ChainState> chains_;  // by index in the arena
   std::deque<SwitchRequest> switch_queue_;
   bool takeovers_settled_ = true;

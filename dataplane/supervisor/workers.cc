@@ -55,6 +55,16 @@ ProcessStat stat_of(pid_t pid) {
   return stat;
 }
 
+class RealProcess final : public ProcessView {
+ public:
+  explicit RealProcess(pid_t pid) : pid_(pid) {}
+  int64_t cpu_ns() const override { return cpu_time_ns(pid_); }
+  char state() const override { return stat_of(pid_).state; }
+
+ private:
+  pid_t pid_;
+};
+
 }  // namespace
 
 // Asks the zygote for a worker; its pid arrives as kWorkerPid. -1: no room or the zygote is gone.
@@ -63,7 +73,8 @@ int Supervisor::fork_worker(ChainState& chain, const Zygote& zygote) {
       std::find_if(workers_.begin(), workers_.end(), [](const WorkerInfo& w) { return !w.used; });
   if (free_entry == workers_.end() || !zygote.built) return -1;
   const auto index = static_cast<uint32_t>(free_entry - workers_.begin());
-  *free_entry = WorkerInfo{.used = true, .chain = chain.index, .revision = zygote.revision};
+  *free_entry =
+      WorkerInfo{.used = true, .chain = chain.index, .revision = zygote.revision, .hang = {}};
   WorkerProcess& process = header_.processes[index];
   process.state.store(ProcessState::kStarting);
   process.pid.store(0);
@@ -71,7 +82,8 @@ int Supervisor::fork_worker(ChainState& chain, const Zygote& zygote) {
   process.chain.store(chain.index);
   process.revision.store(zygote.revision);
   process.leave.store(0);
-  process.drill_hang.store(0);
+  process.stop_at.store(BurstStep::kNone);
+  process.stopped_at.store(BurstStep::kNone);
   process.life.store(0);
   process.fatal_signal.store(0);
   process.assigned.sleeping.store(0);
@@ -85,42 +97,42 @@ int Supervisor::fork_worker(ChainState& chain, const Zygote& zygote) {
   return -1;
 }
 
-// Workers that were asked of a zygote which died before it forked them.
+// A worker that was asked for and will not come.
+void Supervisor::forget_unborn(uint32_t index) {
+  WorkerProcess& process = header_.processes[index];
+  const int slot = process.slot.load();
+  if (slot >= 0) header_.slots[slot].process.store(-1);
+  process.state.store(ProcessState::kFree);
+  workers_[index].used = false;
+}
+
+// Those that were asked of a zygote which died before it forked them.
 void Supervisor::forget_unborn(const ChainState& chain, uint32_t revision) {
   for (uint32_t i = 0; i < kMaxProcesses; ++i) {
-    WorkerProcess& process = header_.processes[i];
     const bool unborn = workers_[i].used && workers_[i].chain == chain.index &&
-                        workers_[i].revision == revision && process.pid.load() == 0;
-    if (!unborn) continue;
-    const int slot = process.slot.load();
-    if (slot >= 0) header_.slots[slot].process.store(-1);
-    process.state.store(ProcessState::kFree);
-    workers_[i].used = false;
+                        workers_[i].revision == revision && header_.processes[i].pid.load() == 0;
+    if (unborn) forget_unborn(i);
   }
 }
 
 void Supervisor::on_zygote_death(ChainState& chain, Zygote& zygote) {
   const uint32_t revision = zygote.revision;
-  const bool built = zygote.built;
-  const bool was_next = &zygote == &chain.next_zygote;
+  const bool is_new = &zygote == &chain.next_zygote && !chain.handing_over;
   epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, zygote.socket, nullptr);
   close(zygote.socket);
+  const bool built = zygote.built;
   zygote = Zygote{};
   forget_unborn(chain, revision);
   if (chain.removing) return;
-  if (!built) {
+  if (is_new && !built) {
     ZygoteMessage refusal;
     std::snprintf(refusal.field, sizeof(refusal.field), "spec");
     std::snprintf(refusal.text, sizeof(refusal.text), "the zygote died while it built revision %u",
                   revision);
     return on_refused(chain, refusal);
   }
-  if (!was_next && chain.next) return;  // the next revision's zygote takes over
-  event("zygote_restarted", chain.name,
-        "the zygote of revision " + std::to_string(revision) + " died");
-  const node::v1::ChainRevision again = was_next ? *chain.next : chain.revision;
-  if (Result<void> begun = begin_build(chain, again); !begun)
-    event("zygote_lost", chain.name, begun.error().text());
+  if (&zygote == &chain.zygote && chain.next) return;  // the next revision's takes over
+  rebuild_zygote_later(chain, "the zygote of revision " + std::to_string(revision) + " died");
 }
 
 void Supervisor::on_zygote_message(int socket) {
@@ -149,8 +161,8 @@ void Supervisor::on_zygote_message(int socket) {
         header_.processes[message.process].pid.store(message.pid);
         watch_child({Role::kWorker, message.pid, -1, message.process, chain->index});
       } else {
-        workers_[message.process].used = false;
-        header_.processes[message.process].state.store(ProcessState::kFree);
+        forget_unborn(message.process);
+        fork_later(*chain, chain->zygote_loop.note_death(now_us()));
       }
       return fill_slots(*chain);
     default:
@@ -198,29 +210,60 @@ void Supervisor::fail_over(uint32_t index) {
   header_.slots[slot].process.store(-1);
   const auto found = chains_.find(info.chain);
   if (found == chains_.end()) return;
+  examine_death(found->second, static_cast<uint8_t>(slot), death_of(index), info.recovery);
   fill_slots(found->second);
   note_death(header_.processes[index].pid.load(), slot, info.chain, info.recovery, detected_tsc);
 }
 
-void Supervisor::on_worker_death(const Child& child, std::string how) {
+// As far as the worker said: one that was killed with SIGKILL, or exits by itself, says nothing,
+// and its exit status is known only when it is reaped. A drill's faults are nobody's own.
+Supervisor::WorkerDeath Supervisor::death_of(uint32_t index) const {
+  const WorkerProcess& process = header_.processes[index];
+  WorkerDeath death{.worker = static_cast<uint64_t>(process.pid.load()),
+                    .revision = workers_[index].revision,
+                    .cause = DeathCause::kUnknown,
+                    .how = ""};
+  const auto signal = static_cast<int>(process.fatal_signal.load());
+  if (process.state.load() == ProcessState::kLeft) {
+    death.cause = DeathCause::kOutside;
+  } else if (signal != 0) {
+    const char* name = sigabbrev_np(signal);
+    death.how = std::string("SIG") + (name == nullptr ? "?" : name);
+    const bool drilled = process.stop_at.load() != BurstStep::kNone;
+    death.cause = drilled ? DeathCause::kOutside : DeathCause::kOwn;
+  }
+  return death;
+}
+
+void Supervisor::on_worker_death(const Child& child, const siginfo_t& info) {
   WorkerProcess& process = header_.processes[child.process];
-  WorkerInfo& info = workers_[child.process];
+  WorkerInfo& worker = workers_[child.process];
   const bool left = process.state.load() == ProcessState::kLeft;
-  if (const char* name = sigabbrev_np(static_cast<int>(process.fatal_signal.load())))
-    how = std::string("SIG") + name;
   // A worker that was ended here (hang, switch restart) has given its slot away before.
   const int slot = process.slot.load();
   if (slot >= 0 && header_.slots[slot].process.load() == static_cast<int32_t>(child.process))
     fail_over(child.process);
-  if (!info.failed_over) {
+  if (!worker.failed_over) {
     pool_->persistence().process_ended(child.process);
     note_death(child.pid, -1, child.chain, {}, rte_rdtsc());
   }
+  WorkerDeath death = death_of(child.process);
+  const Ending ending = ending_of(info, left);
+  // What the worker could not say itself.
+  const bool known_late = death.cause == DeathCause::kUnknown;
+  if (known_late) {
+    const bool own = ending.own_fault && process.stop_at.load() == BurstStep::kNone;
+    death.cause = own ? DeathCause::kOwn : DeathCause::kOutside;
+    death.how = ending.text;
+  }
+  const bool own_fault = death.cause == DeathCause::kOwn;
+  if (worker.failed_over)
+    care_[static_cast<size_t>(worker.failed_slot)].search.note_cause(death.worker, death.cause);
   process.state.store(ProcessState::kFree);
   process.pid.store(0);
   process.slot.store(-1);
-  const WorkerInfo ended = info;
-  info.used = false;
+  const WorkerInfo ended = worker;
+  worker.used = false;
   const auto found = chains_.find(child.chain);
   if (found == chains_.end()) return;
   ChainState& chain = found->second;
@@ -229,7 +272,7 @@ void Supervisor::on_worker_death(const Child& child, std::string how) {
     header_.chains[chain.index].failovers.fetch_add(1);
     event("failover", chain.name,
           "worker " + std::to_string(child.pid) + " in slot " + std::to_string(ended.failed_slot) +
-              " ended with " + how + "; " +
+              " ended with " + death.how + "; " +
               (ended.recovery.burst_undone      ? "its burst was given back"
                : ended.recovery.burst_completed ? "its committed burst was completed"
                                                 : "it held no burst"));
@@ -237,8 +280,11 @@ void Supervisor::on_worker_death(const Child& child, std::string how) {
              ended.revision == chain.revision.revision()) {
     header_.chains[chain.index].worker_deaths.fetch_add(1);
     event("worker_died", chain.name,
-          "standby worker " + std::to_string(child.pid) + " ended with " + how);
+          "standby worker " + std::to_string(child.pid) + " ended with " + ending.text);
+    if (own_fault) fork_later(chain, blame(chain, death));
   }
+  if (own_fault && known_late && ended.failed_over) blame(chain, death);
+  if (own_fault) consider_crashes(chain);
   if (chain.handing_over) continue_handover(chain);
   if (chain.removing) continue_removal(chain);
   replenish(chain);
@@ -262,7 +308,6 @@ void Supervisor::assign(uint32_t process_index, uint8_t slot) {
   WorkerProcess& process = header_.processes[process_index];
   header_.slots[slot].first_burst_tsc.store(0);
   header_.slots[slot].process.store(static_cast<int32_t>(process_index));
-  workers_[process_index].unchanged_since_tsc = rte_rdtsc();
   workers_[process_index].assigned_tsc = rte_rdtsc();
   process.slot.store(slot, std::memory_order_release);
   ring(process.assigned);
@@ -298,16 +343,16 @@ void Supervisor::fill_slots(ChainState& chain) {
   if (chain.removing) return;
   const uint32_t revision = chain.handing_over ? chain.next->revision() : chain.revision.revision();
   for (const uint8_t slot : chain.slots) {
-    if (header_.slots[slot].process.load() >= 0) continue;
+    if (header_.slots[slot].process.load() >= 0 || held_back(slot)) continue;
     int standby = find_standby(chain, revision);
-    if (standby < 0)
+    if (standby < 0 && chain.fork_after_us == 0)
       standby = fork_worker(chain, chain.handing_over ? chain.next_zygote : chain.zygote);
     if (standby >= 0) assign(static_cast<uint32_t>(standby), slot);
   }
 }
 
 void Supervisor::replenish(ChainState& chain) {
-  if (chain.removing) return;
+  if (chain.removing || chain.fork_after_us != 0) return;
   const Zygote& zygote = chain.handing_over ? chain.next_zygote : chain.zygote;
   uint32_t standbys = 0;
   for (uint32_t i = 0; i < kMaxProcesses; ++i) {
@@ -321,48 +366,39 @@ void Supervisor::replenish(ChainState& chain) {
   }
 }
 
-// A hung worker burns processor time, or is stopped, while packets wait and no burst ends. One that
-// is merely not scheduled burns none and is left alone.
-bool Supervisor::is_hung(uint32_t index, WorkerInfo& info, std::string& why) {
+HangVerdict Supervisor::look_at(uint32_t index, WorkerInfo& info, std::string& why) {
   const WorkerProcess& process = header_.processes[index];
   const int slot = process.slot.load();
   const pid_t pid = process.pid.load();
-  if (slot < 0 || pid == 0 || process.state.load() == ProcessState::kFree) return false;
+  if (slot < 0 || pid == 0 || process.state.load() == ProcessState::kFree)
+    return HangVerdict::kFine;
   // A worker that was ended keeps its number until it is reaped, but the slot is its successor's.
-  if (header_.slots[slot].process.load() != static_cast<int32_t>(index)) return false;
-  const uint64_t bursts = header_.slots[slot].bursts.load();
-  const uint64_t now_tsc = rte_rdtsc();
-  if (bursts != info.last_bursts || rte_ring_empty(arena_.inbox(static_cast<size_t>(slot)))) {
-    info.last_bursts = bursts;
-    info.last_cpu_ns = -1;
-    info.unchanged_since_tsc = now_tsc;
-    return false;
-  }
-  if (info.last_cpu_ns < 0) info.last_cpu_ns = cpu_time_ns(pid);
-  const int64_t limit_ns = static_cast<int64_t>(config_.hang_timeout_ms) * 1'000'000;
-  const int64_t used_ns = cpu_time_ns(pid) - info.last_cpu_ns;
-  if (used_ns > limit_ns) {
-    why = "used " + std::to_string(used_ns / 1'000'000) +
+  if (header_.slots[slot].process.load() != static_cast<int32_t>(index)) return HangVerdict::kFine;
+  const bool packets_wait = !rte_ring_empty(arena_.inbox(static_cast<size_t>(slot)));
+  const HangVerdict verdict =
+      info.hang.look(header_.slots[slot].bursts.load(), packets_wait, now_us(),
+                     uint64_t{config_.hang_timeout_ms} * 1000, RealProcess(pid));
+  if (verdict == HangVerdict::kLoops)
+    why = "used " + std::to_string(info.hang.used_ns() / 1'000'000) +
           " ms of processor time without ending a burst";
-    return true;
-  }
-  if (arena_.tsc_to_us(now_tsc - info.unchanged_since_tsc) < config_.hang_timeout_ms * 1000.0)
-    return false;
-  if (stat_of(pid).state != 'T') return false;
-  why = "is stopped (SIGSTOP) while packets wait";
-  return true;
+  if (verdict == HangVerdict::kStopped) why = "is stopped (SIGSTOP) while packets wait";
+  return verdict;
 }
 
 void Supervisor::look_for_hangs() {
   for (uint32_t i = 0; i < kMaxProcesses; ++i) {
     std::string why;
-    if (!workers_[i].used || !is_hung(i, workers_[i], why)) continue;
-    replace_worker(i, why);
+    if (!workers_[i].used) continue;
+    const HangVerdict verdict = look_at(i, workers_[i], why);
+    if (verdict == HangVerdict::kFine) continue;
+    const bool drilled = header_.processes[i].stop_at.load() != BurstStep::kNone;
+    const bool own_fault = verdict == HangVerdict::kLoops && !drilled;
+    replace_worker(i, own_fault ? DeathCause::kOwn : DeathCause::kOutside, why);
   }
 }
 
 // Fails a worker over that has to be killed for it.
-void Supervisor::replace_worker(uint32_t index, const std::string& why) {
+void Supervisor::replace_worker(uint32_t index, DeathCause cause, const std::string& why) {
   const uint64_t detected_tsc = rte_rdtsc();
   const auto slot = static_cast<uint8_t>(header_.processes[index].slot.load());
   ChainState& chain = chains_.at(workers_[index].chain);
@@ -371,11 +407,18 @@ void Supervisor::replace_worker(uint32_t index, const std::string& why) {
   const SlotRecovery recovery = recover_slot(arena_, *pool_, slot);
   header_.chains[chain.index].worker_deaths.fetch_add(1);
   header_.chains[chain.index].failovers.fetch_add(1);
+  examine_death(chain, slot,
+                {.worker = static_cast<uint64_t>(pid),
+                 .revision = workers_[index].revision,
+                 .cause = cause,
+                 .how = "a hang"},
+                recovery);
   fill_slots(chain);
   note_death(pid, slot, chain.index, recovery, detected_tsc);
   event("worker_hung", chain.name,
         "worker " + std::to_string(pid) + " in slot " + std::to_string(slot) + " " + why +
             "; killed and replaced");
+  if (cause == DeathCause::kOwn) consider_crashes(chain);
   replenish(chain);
 }
 

@@ -1,0 +1,18 @@
+// The functions of test programs: the product's, and the one that misbehaves.
+#include "nfs/faulty/faulty.h"
+#include "nfs/firewall/firewall.h"
+#include "nfs/nat44/nat44.h"
+#include "nfs/registry.h"
+
+namespace flowkeep {
+
+std::span<const RegisteredFunction> registered_functions() {
+  static constexpr RegisteredFunction kFunctions[] = {
+      {Faulty::kType, build_from_json<Faulty>},
+      {Firewall::kType, build_from_json<Firewall>},
+      {Nat44::kType, build_from_json<Nat44>},
+  };
+  return kFunctions;
+}
+
+}  // namespace flowkeep
