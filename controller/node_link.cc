@@ -156,6 +156,7 @@ Result<v1::DrillReport> NodeLink::run_drill(const v1::RunDrillRequest& request,
   asked.set_kind(request.kind());
   asked.set_chain(request.chain());
   asked.set_count(request.count());
+  asked.set_at_step(request.at_step());
   asked.set_interval_ms(request.interval_ms());
   asked.set_seed(request.seed());
   asked.set_interval_us(request.interval_us());

@@ -36,14 +36,15 @@ void*& at(const rte_ring_zc_data& reserved, unsigned i) {
 }  // namespace
 
 Worker::Worker(const Arena& arena, Pool& pool, const Chain& chain, size_t process,
-               uint32_t chain_index)
+               uint32_t chain_index, uint32_t first_burst)
     : arena_(arena),
       pool_(pool),
       process_(arena.header().processes[process]),
       chain_(arena.header().chains[chain_index]),
       table_(pool, chain_.pool_index, FlowTable::kNoLog),
       runtime_(chain, table_, process_.revision.load(),
-               static_cast<uint32_t>(arena.header().started_at_s)) {}
+               static_cast<uint32_t>(arena.header().started_at_s)),
+      burst_limit_(first_burst) {}
 
 bool Worker::leave_asked() const {
   return process_.leave.load(std::memory_order_relaxed) != 0;
@@ -124,10 +125,10 @@ size_t Worker::burst() {
   reached(BurstStep::kReleased);
   if (careful != kBurst) [[unlikely]]
     end_caution();
-  if (burst_limit_ < kBurst) [[unlikely]] {
-    if (burst_limit_ == 1) slot_->first_burst_tsc.store(rte_rdtsc());
-    burst_limit_ = std::min<uint32_t>(4 * burst_limit_, kBurst);
-  }
+  if (!first_burst_ended_) [[unlikely]]
+    slot_->first_burst_tsc.store(rte_rdtsc());
+  first_burst_ended_ = true;
+  burst_limit_ = std::min<uint32_t>(4 * burst_limit_, kBurst);
 
   bump(slot_->bursts);
   bump(slot_->packets, processed);

@@ -39,7 +39,9 @@ namespace flowkeep {
 
 class Worker {
  public:
-  Worker(const Arena& arena, Pool& pool, const Chain& chain, size_t process, uint32_t chain_index);
+  // `first_burst`: packets of its first burst at most.
+  Worker(const Arena& arena, Pool& pool, const Chain& chain, size_t process, uint32_t chain_index,
+         uint32_t first_burst = 1);
 
   // Maps what a take-over is sure to need, so that it meets no page fault there: the rings, control
   // blocks and redo logs of every slot. Before the sandbox.
@@ -70,7 +72,8 @@ class Worker {
   WorkerSlot* slot_ = nullptr;
   rte_ring* inbox_ = nullptr;
   rte_ring* outbox_ = nullptr;
-  uint32_t burst_limit_ = 1;    // packets; grows from burst to burst
+  uint32_t burst_limit_;  // packets; grows from burst to burst
+  bool first_burst_ended_ = false;
   uint64_t last_sequence_ = 0;  // of this worker's last redo record
   uint32_t sweep_bucket_ = 0;
   uint64_t spin_until_tsc_ = 0;

@@ -225,7 +225,7 @@ class WorkerTest : public testing::Test {
     arena_->header().processes[0].state.store(ProcessState::kStarting);
     const pid_t pid = fork();
     if (pid != 0) return pid;
-    Worker worker(*arena_, *pool_, *chain_, 0, 0);
+    Worker worker(*arena_, *pool_, *chain_, 0, 0, kBurst);
     worker.run();
     _exit(0);
   }

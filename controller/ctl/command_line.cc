@@ -25,7 +25,7 @@ constexpr std::array kOptions = {
     Option{"--interval-ms", Option::Value::kNumber}, Option{"--json", Option::Value::kText},
     Option{"--watch", Option::Value::kNone},         Option{"--kills", Option::Value::kNumber},
     Option{"--seed", Option::Value::kNumber},        Option{"--rate", Option::Value::kRate},
-    Option{"--victims", Option::Value::kText},
+    Option{"--victims", Option::Value::kText},       Option{"--at-step", Option::Value::kText},
 };
 const std::set<std::string> kGlobalOptions = {"--controller", "--output", "--timeout", "--help"};
 

@@ -75,6 +75,7 @@ class Supervisor {
     bool failed_over = false;   // its slot has been given on
     int failed_slot = -1;
     SlotRecovery recovery{};
+    std::optional<Ending> ending{};  // once it is reaped
   };
 
   struct WorkerDeath {
@@ -143,6 +144,7 @@ class Supervisor {
   void on_deaths();
   void fail_over(uint32_t process);
   WorkerDeath death_of(uint32_t process) const;
+  bool must_know_cause(uint32_t process, int slot) const;
   bool is_dying(uint32_t process) const;
   void settle_takeovers();
   void on_worker_death(const Child& child, const siginfo_t& info);

@@ -180,7 +180,7 @@ void Supervisor::on_deaths() {
     const int slot = header_.processes[i].slot.load();
     if (slot < 0 || header_.slots[slot].process.load() != static_cast<int32_t>(i)) continue;
     if (has_ended(header_.processes[i])) {
-      fail_over(i);
+      if (!must_know_cause(i, slot)) fail_over(i);
     } else if ((stalled >> slot & 1U) != 0 && is_dying(i)) {
       end_worker(i);
       fail_over(i);
@@ -215,7 +215,14 @@ void Supervisor::fail_over(uint32_t index) {
   note_death(header_.processes[index].pid.load(), slot, info.chain, info.recovery, detected_tsc);
 }
 
-// As far as the worker said: one that was killed with SIGKILL, or exits by itself, says nothing,
+// A burst that is suspected of killing workers has ended another one: how it ended decides whether
+// a packet is taken out. One that exits by itself says nothing before it is reaped.
+bool Supervisor::must_know_cause(uint32_t index, int slot) const {
+  return header_.slots[slot].burst_limit.load() != kBurst &&
+         death_of(index).cause == DeathCause::kUnknown;
+}
+
+// As far as it is known: a worker that was killed with SIGKILL, or exits by itself, says nothing,
 // and its exit status is known only when it is reaped. A drill's faults are nobody's own.
 Supervisor::WorkerDeath Supervisor::death_of(uint32_t index) const {
   const WorkerProcess& process = header_.processes[index];
@@ -231,6 +238,10 @@ Supervisor::WorkerDeath Supervisor::death_of(uint32_t index) const {
     death.how = std::string("SIG") + (name == nullptr ? "?" : name);
     const bool drilled = process.stop_at.load() != BurstStep::kNone;
     death.cause = drilled ? DeathCause::kOutside : DeathCause::kOwn;
+  } else if (const std::optional<Ending>& ending = workers_[index].ending) {
+    const bool own = ending->own_fault && process.stop_at.load() == BurstStep::kNone;
+    death.cause = own ? DeathCause::kOwn : DeathCause::kOutside;
+    death.how = ending->text;
   }
   return death;
 }
@@ -239,6 +250,9 @@ void Supervisor::on_worker_death(const Child& child, const siginfo_t& info) {
   WorkerProcess& process = header_.processes[child.process];
   WorkerInfo& worker = workers_[child.process];
   const bool left = process.state.load() == ProcessState::kLeft;
+  const bool known_late =
+      worker.failed_over && death_of(child.process).cause == DeathCause::kUnknown;
+  worker.ending = ending_of(info, left);
   // A worker that was ended here (hang, switch restart) has given its slot away before.
   const int slot = process.slot.load();
   if (slot >= 0 && header_.slots[slot].process.load() == static_cast<int32_t>(child.process))
@@ -247,15 +261,7 @@ void Supervisor::on_worker_death(const Child& child, const siginfo_t& info) {
     pool_->persistence().process_ended(child.process);
     note_death(child.pid, -1, child.chain, {}, rte_rdtsc());
   }
-  WorkerDeath death = death_of(child.process);
-  const Ending ending = ending_of(info, left);
-  // What the worker could not say itself.
-  const bool known_late = death.cause == DeathCause::kUnknown;
-  if (known_late) {
-    const bool own = ending.own_fault && process.stop_at.load() == BurstStep::kNone;
-    death.cause = own ? DeathCause::kOwn : DeathCause::kOutside;
-    death.how = ending.text;
-  }
+  const WorkerDeath death = death_of(child.process);
   const bool own_fault = death.cause == DeathCause::kOwn;
   if (worker.failed_over)
     care_[static_cast<size_t>(worker.failed_slot)].search.note_cause(death.worker, death.cause);
@@ -280,10 +286,10 @@ void Supervisor::on_worker_death(const Child& child, const siginfo_t& info) {
              ended.revision == chain.revision.revision()) {
     header_.chains[chain.index].worker_deaths.fetch_add(1);
     event("worker_died", chain.name,
-          "standby worker " + std::to_string(child.pid) + " ended with " + ending.text);
+          "standby worker " + std::to_string(child.pid) + " ended with " + death.how);
     if (own_fault) fork_later(chain, blame(chain, death));
   }
-  if (own_fault && known_late && ended.failed_over) blame(chain, death);
+  if (own_fault && known_late) blame(chain, death);
   if (own_fault) consider_crashes(chain);
   if (chain.handing_over) continue_handover(chain);
   if (chain.removing) continue_removal(chain);
