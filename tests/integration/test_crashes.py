@@ -171,7 +171,7 @@ def test_a_revision_that_keeps_crashing_is_rolled_back(lab):
     assert site.ctl.chain_on_node(CHAIN)["given_up_revision"] == 2
 
     _apply(lab, site, _chain("SIGSEGV", port=_POISON_PORT))   # of which there is no packet
-    wait_until(lambda: "given_up_revision" not in site.ctl.wait_for_chain(CHAIN, 3), "the new revision to be on trial")
+    wait_until(lambda: not site.ctl.wait_for_chain(CHAIN, 3).get("given_up_revision"), "the new revision to be on trial")
     _assert_lost(_generate(lab, site, "fixed", duration=2).report(), 0, site)
 
 
