@@ -16,36 +16,6 @@ namespace {
 
 constexpr uint64_t kPoolBytes = 5 * 1024 * 1024;
 
-struct Killed {};
-
-// Lets `operations` stores, flushes and fences happen, then throws.
-class KillAfter : public PersistenceObserver {
- public:
-  explicit KillAfter(uint64_t operations) : left_(operations) {}
-  void storing(void*, const void*, size_t) override { step(); }
-  void flushing(const void*, size_t) override { step(); }
-  void fencing() override { step(); }
-
- private:
-  void step() {
-    if (left_-- == 0) throw Killed();
-  }
-  uint64_t left_;
-};
-
-// Runs `work` until the observer kills it. False: it ran to its end.
-bool killed(Pool& pool, PersistenceObserver& observer, const std::function<void()>& work) {
-  pool.persistence().observe(&observer);
-  bool was_killed = false;
-  try {
-    work();
-  } catch (const Killed&) {
-    was_killed = true;
-  }
-  pool.persistence().observe(nullptr);
-  return was_killed;
-}
-
 // A flow's extent follows from its hard state: every other flow has one, of up to six blocks.
 std::vector<std::byte> extent_of(uint64_t state) {
   if (state % 2 == 0) return {};

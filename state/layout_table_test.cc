@@ -117,21 +117,6 @@ TEST_F(LayoutTableTest, RefusesWhenEachEntryIsNeeded) {
   EXPECT_EQ(table->find(5), std::nullopt);
 }
 
-struct Killed {};
-class KillAfter : public PersistenceObserver {
- public:
-  explicit KillAfter(uint64_t operations) : left_(operations) {}
-  void storing(void*, const void*, size_t) override { step(); }
-  void flushing(const void*, size_t) override { step(); }
-  void fencing() override { step(); }
-
- private:
-  void step() {
-    if (left_-- == 0) throw Killed();
-  }
-  uint64_t left_;
-};
-
 TEST_F(LayoutTableTest, DeathInTheMiddleOfAChangeLosesNoLayout) {
   EXPECT_EQ(attach(1, 1), "");
   EXPECT_EQ(attach(3, 3), "");
@@ -141,14 +126,7 @@ TEST_F(LayoutTableTest, DeathInTheMiddleOfAChangeLosesNoLayout) {
     for (bool was_killed = true; was_killed; ++operations) {
       std::memcpy(pool->base(), before.data(), before.size());
       KillAfter kill(operations);
-      pool->persistence().observe(&kill);
-      was_killed = false;
-      try {
-        EXPECT_EQ(attach(revision, number), "");
-      } catch (const Killed&) {
-        was_killed = true;
-      }
-      pool->persistence().observe(nullptr);
+      was_killed = killed(*pool, kill, [&] { EXPECT_EQ(attach(revision, number), ""); });
       ASSERT_EQ(table->find(1), layout(1)) << operations;
       ASSERT_EQ(table->find(3), layout(3)) << operations;
       const auto found = table->find(4);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <random>
@@ -16,6 +17,7 @@
 
 #include "state/flow_table.h"
 #include "state/layout.h"
+#include "state/persistence.h"
 #include "state/pool.h"
 #include "state/pool_check.h"
 #include "state/record_checksum.h"
@@ -46,6 +48,37 @@ inline std::unique_ptr<Pool> open_pool(const PoolDirectory& directory, uint64_t 
   auto pool = Pool::open({directory.file(), bytes, emulate_pmem});
   EXPECT_TRUE(pool.ok()) << (pool.ok() ? "" : pool.error().text());
   return pool.ok() ? std::move(pool).value() : nullptr;
+}
+
+// Where a process dies.
+struct Killed {};
+
+// Lets `operations` stores, flushes and fences happen, then throws.
+class KillAfter : public PersistenceObserver {
+ public:
+  explicit KillAfter(uint64_t operations) : left_(operations) {}
+  void storing(void*, const void*, size_t) override { step(); }
+  void flushing(const void*, size_t) override { step(); }
+  void fencing() override { step(); }
+
+ private:
+  void step() {
+    if (left_-- == 0) throw Killed();
+  }
+  uint64_t left_;
+};
+
+// Runs `work` until the observer kills it. False: it ran to its end.
+inline bool killed(Pool& pool, PersistenceObserver& observer, const std::function<void()>& work) {
+  pool.persistence().observe(&observer);
+  bool was_killed = false;
+  try {
+    work();
+  } catch (const Killed&) {
+    was_killed = true;
+  }
+  pool.persistence().observe(nullptr);
+  return was_killed;
 }
 
 // Keys of flow number n; distinct for distinct n below 2^28, and for distinct sides.
