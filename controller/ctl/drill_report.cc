@@ -100,12 +100,23 @@ std::string padded(const std::string& text) {
   return std::string(kLabelWidth > text.size() ? kLabelWidth - text.size() : 0, ' ') + text;
 }
 
+double greatest(const std::vector<double>& values) {
+  return values.empty() ? 0 : *std::max_element(values.begin(), values.end());
+}
+
 void print_plot(std::ostream& out, const std::string& title, const std::vector<double>& values,
                 double top, Characters characters) {
+  if (greatest(values) <= 0) {
+    out << "  " << title << ": none\n";
+    return;
+  }
   out << "  " << title << '\n';
   const std::vector<std::string> lines = plot_columns(values, top, kPlotLines, characters);
-  for (size_t i = 0; i < lines.size(); ++i)
-    out << padded(i == 0 ? rate_text(top) : "") << " |" << lines[i] << '\n';
+  for (size_t i = 0; i < lines.size(); ++i) {
+    std::string line = padded(i == 0 ? rate_text(top) : "") + " |" + lines[i];
+    line.erase(line.find_last_not_of(' ') + 1);
+    out << line << '\n';
+  }
   out << padded("0") << " +" << std::string(values.size(), '-') << '\n';
 }
 
@@ -117,10 +128,6 @@ void print_marks(std::ostream& out, const std::vector<std::pair<size_t, std::str
     line += text;
   }
   out << line << '\n';
-}
-
-double greatest(const std::vector<double>& values) {
-  return values.empty() ? 0 : *std::max_element(values.begin(), values.end());
 }
 
 template <typename Repeated>

@@ -33,7 +33,7 @@ _FULL, _EMPTY = "full", "empty"
 
 def _options(parser):
     parser.add_argument("--flows", type=int, default=1_000_000)
-    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--repetitions", type=int, default=9)
 
 
 def _mac(shown):

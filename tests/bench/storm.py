@@ -20,8 +20,8 @@ _FLOWS = 10_000
 def _options(parser):
     parser.add_argument("--kills", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=random.randrange(1, 2**32), help="decides victims and moments")
-    parser.add_argument("--kills-per-second", type=int, default=83)
-    parser.add_argument("--rate", default="1.05Mpps", help="offered by the generator")
+    parser.add_argument("--kills-per-second", type=int, default=33)
+    parser.add_argument("--rate", default="1.2Mpps", help="offered by the generator")
     parser.add_argument("--report", metavar="FILE", help="write the drill's and the generator's reports, as JSON")
 
 

@@ -72,7 +72,7 @@ def test_each_broken_packet_has_its_reason(lab):
         before = _drops(site.ctl)
         send(site.inside, "eth0", [frame] * _COPIES)
         try:
-            wait_until(lambda: sum((_drops(site.ctl) - before).values()) >= _COPIES, "the drops", 3)
+            wait_until(lambda: sum((_drops(site.ctl) - before).values()) >= _COPIES, "the drops", 20)
         except TimedOut:
             pass
         found = dict(_drops(site.ctl) - before)
@@ -92,7 +92,7 @@ def test_fragments(lab):
     capture = pcap.write(lab.path("fragments.pcap"), frames * _COPIES)
     Generator(lab, site, "fragments", profile="pcap", pcap=capture, rate="1kpps").report()
     expected = {"unsupported_fragment": len(frames) * _COPIES}
-    wait_until(lambda: _drops(site.ctl) == expected, f"drops to be {expected}", 5)
+    wait_until(lambda: _drops(site.ctl) == expected, f"drops to be {expected}", 20)
 
 
 def test_a_packet_at_the_end_of_its_life_is_answered(lab):

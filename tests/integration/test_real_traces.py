@@ -68,7 +68,7 @@ def _replay(lab, name):
     before = _counted(site.ctl)
     Generator(lab, site, "replay", profile="pcap", pcap=_trace(name), rate="20kpps").report()
     try:
-        wait_until(lambda: sum((_counted(site.ctl) - before).values()) >= sum(expected.values()), "every packet", 5)
+        wait_until(lambda: sum((_counted(site.ctl) - before).values()) >= sum(expected.values()), "every packet", 20)
     except TimedOut:
         pass
     found = _counted(site.ctl) - before
