@@ -129,7 +129,10 @@ struct alignas(64) ChainBlock {
   SharedText<192> trouble;  // why the chain is degraded; empty: it is not, by what workers do
   Steering steering[kMaxBuckets];
   // Switch.
-  alignas(64) std::atomic<uint64_t> steered{0};  // packets given to workers
+  // Packets given to workers and taken back from them: what is in neither count nor in a ring is
+  // lost, or doubled. Equal when the rings are empty.
+  alignas(64) std::atomic<uint64_t> steered{0};
+  std::atomic<uint64_t> returned{0};
   std::atomic<uint64_t> forwarded_packets{0};
   std::atomic<uint64_t> forwarded_bytes{0};
   std::atomic<uint64_t> drops[kDropReasons] = {};

@@ -220,7 +220,7 @@ class DiesAt final : public PersistenceObserver {
 
 class DeathOfRecovery : public DeathAtStep {
  protected:
-  // Runs recover_slot in a child. False: the child was killed by what `prepare` had set up.
+  // Runs recover_slot in a child. False: the child was killed, as `prepare` had it set up.
   template <typename Prepare>
   bool recover_in_a_child(Prepare prepare) {
     const pid_t pid = fork();
@@ -231,7 +231,9 @@ class DeathOfRecovery : public DeathAtStep {
     }
     int status = 0;
     EXPECT_EQ(waitpid(pid, &status, 0), pid);
-    return WIFEXITED(status);
+    const bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+    EXPECT_TRUE(killed || (WIFEXITED(status) && WEXITSTATUS(status) == 0)) << status;
+    return !killed;
   }
   void begin() {
     const auto [step, hard_state_changes] = GetParam();
@@ -260,6 +262,8 @@ TEST_P(DeathOfRecovery, AtEachStoreToThePool) {
     _exit(0);
   };
   while (!recover_in_a_child(at) && deaths < 10'000) ++deaths;
+  EXPECT_GT(deaths, 0U);
+  EXPECT_LT(deaths, 10'000U);
   EXPECT_FALSE(recover().burst_undone);  // the last child has done it all
   expect_undisturbed();
 }

@@ -146,6 +146,11 @@ void CrashWorker::go_on_after_death() {
     mark(BurstMark::kPublished);
     end_recorded_burst();
   } else if (in_burst_) {
+    if (committed_) {  // the run knows, whatever the code under test says
+      scene_.run.fault =
+          "burst " + std::to_string(burst_) +
+          " had been committed when its worker died, and its redo record is not there";
+    }
     note_leases();
     mark(BurstMark::kTakenBack);
     in_burst_ = false;
@@ -229,6 +234,7 @@ void CrashWorker::burst(const std::vector<CrashPacket>& arrivals) {
 void CrashWorker::begin_burst() {
   scene_.slots[log_].in_burst = true;
   in_burst_ = true;
+  committed_ = false;
   burst_ = scene_.run.bursts.size();
   scene_.run.bursts.push_back({log_, revision_, scene_.now_s, {}, {}});
   mark(BurstMark::kBegun);
@@ -261,6 +267,7 @@ void CrashWorker::commit_and_apply(const std::vector<Queued>& queue) {
       [&] {
         if (!table_->dirty()) return;
         sequence_ = table_->commit({});
+        committed_ = true;
         mark(BurstMark::kCommitted);
       },
       [&] {

@@ -118,7 +118,8 @@ class CrashWorker {
   uint32_t incarnation_ = 0;
   uint64_t burst_ = 0;  // index in CrashRun::bursts
   bool in_burst_ = false;
-  uint64_t sequence_ = 0;  // of the last commit
+  bool committed_ = false;  // commit() of this burst has returned
+  uint64_t sequence_ = 0;   // of the last commit
   std::unique_ptr<Chain> chain_;
   std::unique_ptr<FlowTable> table_;
   std::unique_ptr<ChainRuntime> runtime_;

@@ -1,5 +1,5 @@
 // What the pool knows of the layouts of revisions: found again, extended, refused, given back, and
-// whole after a death or a power cut in the middle of a change.
+// whole after a death in the middle of a change.
 #include "state/layout_table.h"
 
 #include <cstring>

@@ -285,18 +285,28 @@ void DrillRun::sample(uint64_t now_tsc) {
       now_tsc + static_cast<uint64_t>(kSampleUs * static_cast<double>(header_.tsc_hz) / 1e6);
 }
 
-// Each packet that a worker takes it gives back, so the two positions that it commits with every
-// burst are the same, unless packets were lost or doubled.
-//
-// Packet buffers are looked at until all are found, or for so long that nothing can be in the way:
-// the switch counts the free ones now and then, and holds a burst or two itself.
-void DrillRun::settle() {
+// What the switch has given to the chain's workers is back with it, or in a ring. Under load a look
+// may fall between a ring and its count, or into a burst that lies in both rings.
+uint64_t DrillRun::unaccounted(uint32_t chain) const {
+  const ChainBlock& block = header_.chains[chain];
+  int64_t packets = static_cast<int64_t>(block.steered.load() - block.returned.load());
   for (size_t slot = 0; slot < kMaxWorkerSlots; ++slot) {
     const WorkerSlot& control = header_.slots[slot];
-    if (control.in_use.load() == 0) continue;
-    const BurstPositions committed = unpack(control.committed.load());
-    lost_[control.chain.load()] +=
-        static_cast<uint64_t>(std::abs(static_cast<int32_t>(committed.inbox - committed.outbox)));
+    if (control.in_use.load() == 0 || control.chain.load() != chain) continue;
+    packets -= rte_ring_count(arena_.inbox(slot));
+    packets -= rte_ring_count(arena_.outbox(slot));
+  }
+  return static_cast<uint64_t>(std::abs(packets));
+}
+
+// Looks until everything is accounted for, or for so long that nothing can be in the way. The
+// switch counts the free packet buffers now and then, and holds a burst or two itself.
+void DrillRun::settle() {
+  for (const uint32_t chain : order_.chains) {
+    const uint64_t begin_tsc = rte_rdtsc();
+    lost_[chain] = unaccounted(chain);
+    while (lost_[chain] != 0 && us_since(begin_tsc, rte_rdtsc()) < kSettleUs)
+      lost_[chain] = std::min(lost_[chain], unaccounted(chain));
   }
   const uint64_t begin_tsc = rte_rdtsc();
   while (buffers_missing_ != 0 && us_since(begin_tsc, rte_rdtsc()) < kSettleUs) {

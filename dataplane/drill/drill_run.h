@@ -90,6 +90,7 @@ class DrillRun {
   bool settled(Injection& injection, uint64_t now_tsc) const;
   void sample(uint64_t now_tsc);
   void settle();
+  uint64_t unaccounted(uint32_t chain) const;
   double us_since(uint64_t from_tsc, uint64_t tsc) const;
 
   const Arena& arena_;

@@ -157,7 +157,7 @@ Result<void> Supervisor::prepare_new_chain(ChainState& chain,
       block.outside_port = static_cast<uint8_t>(port);
   }
   for (std::atomic<uint64_t>* counter :
-       {&block.steered, &block.forwarded_packets, &block.forwarded_bytes})
+       {&block.steered, &block.returned, &block.forwarded_packets, &block.forwarded_bytes})
     counter->store(0);
   for (std::atomic<uint64_t>& counter : block.drops) counter.store(0);
   block.worker_deaths.store(0);

@@ -310,6 +310,8 @@ void Supervisor::on_switch_death(const std::string& how) {
   event("switch_restarted", "", "the switch ended with " + how);
   header_.switch_restarts.fetch_add(1);
   for (auto& [index, chain] : chains_) {
+    ChainBlock& block = header_.chains[index];
+    block.returned.store(block.steered.load());  // what is in the rings goes with the switch
     for (const uint8_t slot : chain.slots) {
       const int process = header_.slots[slot].process.load();
       if (process >= 0) end_worker(static_cast<uint32_t>(process));

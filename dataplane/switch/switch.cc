@@ -365,6 +365,7 @@ size_t Switch::drain(size_t slot) {
     rte_prefetch0(reinterpret_cast<uint8_t*>(burst[i]) + sizeof(rte_mbuf) + sizeof(PacketMeta) +
                   RTE_PKTMBUF_HEADROOM);
   }
+  bump(header_.chains[chain_index].returned, count);
   for (unsigned i = 0; i < count; ++i) deliver(burst[i]);
   return count;
 }

@@ -99,6 +99,7 @@ def test_a_thousand_kills_leak_no_packet(lab):
     assert drill.get("packets_lost", 0) == 0 and drill["state_verified"], drill["checks"]
     assert generator.running()
     generator.process.stop()
+    _assert_nothing_lost(generator.report(), site)
     wait_until(lambda: site.ctl.node()["packets_free"] == free_before, "all packets to be free again")
 
 

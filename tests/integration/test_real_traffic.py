@@ -156,14 +156,14 @@ def test_standby_may_die_too(lab):
 
 
 def _pid_of(name):
-    """The one process of that name in this sandbox; None while there is none."""
-    found = run("pgrep", "-x", name, check=False).stdout.split()
-    assert len(found) <= 1, found
-    return int(found[0]) if found else None
+    """The one process of that name in this sandbox; None while there is none, or more: one that was just forked still
+    has its parent's name."""
+    found = [int(pid) for pid in run("pgrep", "-x", name, check=False).stdout.split() if not dead(int(pid))]
+    return found[0] if len(found) == 1 else None
 
 
 def _kill_and_wait_for_the_next(name):
-    victim = _pid_of(name)
+    victim = wait_until(lambda: _pid_of(name), f"one {name}")
     os.kill(victim, signal.SIGKILL)
     wait_until(lambda: _pid_of(name) not in (None, victim), f"another {name}")
 
