@@ -31,7 +31,7 @@ using node::internal::Reply;
 using node::internal::Request;
 
 constexpr auto kHeartbeat = std::chrono::seconds(1);
-constexpr auto kSupervisorPatience = std::chrono::minutes(30);  // a long drill
+constexpr auto kSupervisorPatience = std::chrono::minutes(30);  // a large revision is built
 
 grpc::Status to_status(const Error& error) {
   grpc::StatusCode code = grpc::StatusCode::INTERNAL;

@@ -56,8 +56,8 @@ struct Doorbell {
 enum class ProcessState : uint32_t { kFree, kStarting, kStandby, kServing, kLeft };
 struct alignas(64) WorkerProcess {
   std::atomic<ProcessState> state{ProcessState::kFree};  // worker: kStandby, kServing, kLeft
-  std::atomic<int32_t> pid{0};
-  std::atomic<int32_t> slot{-1};  // supervisor assigns; -1: standby
+  std::atomic<int32_t> pid{0};                           // also said by the worker itself
+  std::atomic<int32_t> slot{-1};                         // supervisor assigns; -1: standby
   std::atomic<uint32_t> chain{0};
   std::atomic<uint32_t> revision{0};
   std::atomic<uint32_t> leave{0};  // asked to finish its burst and exit
@@ -65,6 +65,8 @@ struct alignas(64) WorkerProcess {
   std::atomic<BurstStep> stop_at{BurstStep::kNone};
   std::atomic<BurstStep> stopped_at{BurstStep::kNone};  // worker
   Doorbell assigned;                                    // a standby sleeps on this
+  // How many workers were asked for under this entry: one that comes when it is another's leaves.
+  std::atomic<uint32_t> births{0};
   // Worker and kernel (dataplane/worker_end.h): its thread id while it lives, FUTEX_OWNER_DIED once
   // it runs no more user code; 0: not announced.
   std::atomic<uint32_t> life{0};
@@ -92,6 +94,7 @@ struct alignas(64) WorkerSlot {
   std::atomic<uint64_t> commits{0};
   std::atomic<uint64_t> opened_flows{0};
   std::atomic<uint64_t> first_burst_tsc{0};  // first burst since adoption, for drills; 0: none yet
+  std::atomic<uint64_t> damage{0};           // FlowTable::damage(), over all workers of the slot
   std::atomic<uint32_t> sweeping{0};  // 1 while it looks for expired flows of buckets that it owns
   // Packets of a burst at most. The supervisor sets 1 while nobody occupies the slot; the worker
   // goes back to kBurst when it has passed careful_until.
@@ -196,7 +199,7 @@ struct ArenaHeader {
   uint64_t power_cut_seed = 0;  // of the drill that this start carried out; 0: none
   uint64_t power_cut_words_at_risk = 0;
   uint64_t power_cut_words_lost = 0;
-  std::atomic<uint32_t> supervisor_pid{0}, switch_pid{0}, agent_pid{0}, zygote_root_pid{0};
+  std::atomic<uint32_t> supervisor_pid{0}, switch_pid{0}, agent_pid{0};
   std::atomic<uint32_t> switch_restarts{0};
   std::atomic<uint64_t> last_event{0};
   std::atomic<uint32_t> lives_changed{0};  // futex: a worker has announced its life word

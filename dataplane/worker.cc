@@ -40,6 +40,7 @@ Worker::Worker(const Arena& arena, Pool& pool, const Chain& chain, size_t proces
     : arena_(arena),
       pool_(pool),
       process_(arena.header().processes[process]),
+      birth_(process_.births.load()),
       chain_(arena.header().chains[chain_index]),
       table_(pool, chain_.pool_index, FlowTable::kNoLog),
       runtime_(chain, table_, process_.revision.load(),
@@ -57,7 +58,7 @@ void Worker::run() {
     sleep_on(process_.assigned, kSleepMs,
              [this] { return process_.slot.load() >= 0 || leave_asked(); });
   }
-  if (leave_asked()) return;
+  if (leave_asked() || process_.births.load() != birth_) return;
   adopt(static_cast<size_t>(process_.slot.load()));
   const auto spin_cycles =
       static_cast<uint64_t>(kSpinUs * static_cast<double>(arena_.header().tsc_hz) / 1e6);
@@ -179,6 +180,9 @@ void Worker::sweep(uint32_t buckets) {
     reached(BurstStep::kSweepApplied);
     slot_->done_sequence.store(last_sequence_, std::memory_order_release);
   }
+  const FlowTable::Damage damage = table_.damage();
+  bump(slot_->damage, damage.met + damage.records - damage_told_);
+  damage_told_ = damage.met + damage.records;
   slot_->sweeping.store(0, std::memory_order_release);
 }
 

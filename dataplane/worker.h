@@ -65,6 +65,7 @@ class Worker {
   const Arena& arena_;
   const Pool& pool_;
   WorkerProcess& process_;
+  const uint32_t birth_;
   ChainBlock& chain_;
   FlowTable table_;
   ChainRuntime runtime_;
@@ -76,6 +77,7 @@ class Worker {
   bool first_burst_ended_ = false;
   uint64_t last_sequence_ = 0;  // of this worker's last redo record
   uint32_t sweep_bucket_ = 0;
+  uint64_t damage_told_ = 0;
   uint64_t spin_until_tsc_ = 0;
   BurstStep stop_at_ = BurstStep::kNone;  // of this burst or sweep
 };

@@ -25,6 +25,7 @@ void WorkerEnd::announce(ArenaHeader& header, WorkerProcess& process) {
   list_.futex_offset = static_cast<long>(reinterpret_cast<intptr_t>(&process.life) -
                                          reinterpret_cast<intptr_t>(&entry_));
   list_.list_op_pending = nullptr;
+  process.pid.store(static_cast<int32_t>(getpid()));
   process.life.store(static_cast<uint32_t>(syscall(SYS_gettid)) | FUTEX_WAITERS,
                      std::memory_order_release);
   syscall(SYS_set_robust_list, &list_, sizeof(list_));
@@ -41,8 +42,7 @@ void WorkerEnd::note_fatal_signals(WorkerProcess& process) {
   struct sigaction action {};
   action.sa_handler = note_and_exit;
   action.sa_flags = static_cast<int>(SA_ONSTACK | SA_RESETHAND);
-  for (const int number : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGSYS, SIGTRAP})
-    sigaction(number, &action, nullptr);
+  for (const int number : kFatalSignals) sigaction(number, &action, nullptr);
 }
 
 }  // namespace flowkeep

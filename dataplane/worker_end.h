@@ -15,11 +15,16 @@
 #include <linux/futex.h>
 
 #include <array>
+#include <csignal>
 #include <cstddef>
 
 #include "dataplane/arena.h"
 
 namespace flowkeep {
+
+// What a process may die of by its own fault. SIGKILL comes from outside.
+inline constexpr std::array kFatalSignals = {SIGSEGV, SIGBUS, SIGILL, SIGFPE,
+                                             SIGABRT, SIGSYS, SIGTRAP};
 
 class WorkerEnd {
  public:

@@ -53,15 +53,17 @@ std::string read_all(int fd) {
 
 // The child side of kForkWorker: never returns.
 [[noreturn]] void worker_main(const Arena& arena, Pool& pool, const Chain& chain,
-                              uint32_t chain_index, uint32_t process,
+                              uint32_t chain_index, uint32_t process, uint32_t birth,
                               const WorkerSandbox& sandbox) {
   become("flowkeep-worker", static_cast<pid_t>(arena.header().supervisor_pid.load()));
   syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0);
   pool.persistence().used_by(process);
   WorkerProcess& entry = arena.header().processes[process];
+  if (entry.births.load() != birth) _exit(0);  // nobody waits for it any more
   WorkerEnd end;
   end.announce(arena.header(), entry);
   Worker worker(arena, pool, chain, process, chain_index);
+  if (entry.births.load() != birth) _exit(0);  // else the worker has seen the same
   worker.touch_memory();
   sandbox.enter();
   worker.run();
@@ -111,7 +113,7 @@ std::string read_all(int fd) {
     const pid_t pid = fork_sibling();
     if (pid == 0) {
       close(socket);
-      worker_main(arena, pool, **chain, chain_index, request.process, *sandbox);
+      worker_main(arena, pool, **chain, chain_index, request.process, request.birth, *sandbox);
     }
     request.kind = ZygoteMessage::kWorkerPid;
     request.pid = pid;
@@ -217,6 +219,11 @@ Result<ZygoteRoot> ZygoteRoot::start(const Arena& arena, Pool& pool) {
   root.pid_ = pid;
   root.socket_ = ends[0];
   return root;
+}
+
+void ZygoteRoot::close_socket() {
+  close(socket_);
+  socket_ = -1;
 }
 
 Result<int> ZygoteRoot::make_zygote(uint32_t chain, const std::string& serialized_revision,

@@ -26,6 +26,7 @@ struct ZygoteMessage {
   Kind kind{};
   uint32_t chain = 0;    // index in the arena
   uint32_t process = 0;  // kForkWorker, kWorkerPid: index in the arena
+  uint32_t birth = 0;    // kForkWorker: WorkerProcess::births
   int32_t pid = 0;
   double build_ms = 0;  // kBuilt
   uint32_t scope = 0;   // kBuilt: Scope to steer by
@@ -47,6 +48,7 @@ class ZygoteRoot {
   // Forks the root. Errors: fork or socketpair failed.
   static Result<ZygoteRoot> start(const Arena& arena, Pool& pool);
   int pid() const { return pid_; }
+  void close_socket();  // it is dead
   // Asks for a zygote that builds the serialized ChainRevision. Returns the socket on which it will
   // report kBuilt or kRefused and take kForkWorker; `pid` is the zygote's.
   Result<int> make_zygote(uint32_t chain, const std::string& serialized_revision, pid_t& pid);

@@ -55,7 +55,6 @@ class Persistence {
   Persistence(const Persistence&) = delete;
   Persistence& operator=(const Persistence&) = delete;
 
-  bool flushes() const { return flushes_; }
   // False: flush() does nothing.
   bool needs_flushes() const { return flushes_ || observer_ != nullptr; }
   // Null: none. Not on the packet path of a running node.

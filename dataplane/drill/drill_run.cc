@@ -199,7 +199,11 @@ bool DrillRun::send_fault(const Target& target, int pidfd, Injection& injection)
   if (order_.at_step != BurstStep::kNone) {
     if (!hang_(static_cast<uint32_t>(target.process), target.pid, order_.at_step)) return false;
     if (!order_.kill_there) return true;
-    if (!wait_at_step(target)) return false;
+    if (!wait_at_step(target)) {
+      // The order is taken back, so that the worker does not stop there when the drill is over.
+      hang_(static_cast<uint32_t>(target.process), target.pid, BurstStep::kNone);
+      if (header_.processes[target.process].stopped_at.load() != order_.at_step) return false;
+    }
     injection.injected_tsc = rte_rdtsc();
   }
   return syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, nullptr, 0) == 0;

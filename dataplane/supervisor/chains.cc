@@ -166,6 +166,9 @@ Result<void> Supervisor::prepare_new_chain(ChainState& chain,
 }
 
 Result<void> Supervisor::begin_build(ChainState& chain, const node::v1::ChainRevision& revision) {
+  if (!root_) {
+    if (Result<void> root = start_root(); !root) return root.error();
+  }
   pid_t pid = 0;
   Result<int> socket = root_->make_zygote(chain.index, revision.SerializeAsString(), pid);
   if (!socket) return socket.error();

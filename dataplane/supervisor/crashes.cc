@@ -152,8 +152,8 @@ void Supervisor::rebuild_zygote_later(ChainState& chain, const std::string& why)
 
 void Supervisor::rebuild_zygote(ChainState& chain) {
   chain.zygote_after_us = 0;
-  const bool next_is_built = chain.next && !chain.handing_over;
-  if (next_is_built || (chain.next ? chain.next_zygote : chain.zygote).socket >= 0) return;
+  const bool next_in_the_making = chain.next && !chain.handing_over;
+  if (next_in_the_making || (chain.next ? chain.next_zygote : chain.zygote).socket >= 0) return;
   const node::v1::ChainRevision revision = chain.next ? *chain.next : chain.revision;
   if (Result<void> begun = begin_build(chain, revision); !begun) {
     event("zygote_lost", chain.name, begun.error().text());

@@ -1,22 +1,23 @@
 #include "dataplane/supervisor/ending.h"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 
+#include "dataplane/worker_end.h"
+
 namespace flowkeep {
-namespace {
 
-constexpr std::array kFatal = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGSYS, SIGTRAP};
-
-}  // namespace
+std::string signal_text(int signal) {
+  const char* name = sigabbrev_np(signal);
+  return std::string("SIG") + (name == nullptr ? "?" : name);
+}
 
 Ending ending_of(const siginfo_t& info, bool left) {
   if (info.si_code == CLD_EXITED)
     return {"exit status " + std::to_string(info.si_status), !left || info.si_status != 0};
-  const char* name = sigabbrev_np(info.si_status);
-  return {std::string("SIG") + (name == nullptr ? "?" : name),
-          std::find(kFatal.begin(), kFatal.end(), info.si_status) != kFatal.end()};
+  const bool own_fault =
+      std::find(kFatalSignals.begin(), kFatalSignals.end(), info.si_status) != kFatalSignals.end();
+  return {signal_text(info.si_status), own_fault};
 }
 
 }  // namespace flowkeep

@@ -12,6 +12,8 @@ struct Ending {
   bool own_fault = false;
 };
 
+std::string signal_text(int signal);  // "SIGSEGV"
+
 // `left`: it was asked to leave and said that it does.
 Ending ending_of(const siginfo_t& info, bool left);
 

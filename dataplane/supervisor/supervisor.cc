@@ -99,10 +99,7 @@ Result<std::unique_ptr<Supervisor>> Supervisor::start(const NodeConfig& config) 
   std::unique_ptr<Supervisor> supervisor(new Supervisor(config, *arena, std::move(*pool)));
   supervisor->medium_ = std::move(medium);
   supervisor->pool_->persistence().used_by(kSupervisorProcess);
-  Result<ZygoteRoot> root = ZygoteRoot::start(supervisor->arena_, *supervisor->pool_);
-  if (!root) return root.error();
-  supervisor->root_ = *root;
-  supervisor->watch_child({Role::kRoot, root->pid()});
+  if (Result<void> up = supervisor->start_root(); !up) return up.error();
   supervisor->death_watch_.emplace(supervisor->header_, supervisor->death_fd_);
   if (Result<void> up = supervisor->start_switch(); !up) {
     supervisor->stop_all();
@@ -170,6 +167,14 @@ void Supervisor::watch_child(Child child) {
   if (place == children_.end()) place = children_.insert(children_.end(), Child{});
   *place = child;
   watch(child.pidfd, Watch::kChild, static_cast<uint32_t>(place - children_.begin()));
+}
+
+Result<void> Supervisor::start_root() {
+  Result<ZygoteRoot> root = ZygoteRoot::start(arena_, *pool_);
+  if (!root) return root.error();
+  root_ = *root;
+  watch_child({Role::kRoot, root->pid()});
+  return {};
 }
 
 Result<void> Supervisor::start_switch() {
@@ -292,10 +297,12 @@ void Supervisor::on_child_exit(size_t index) {
       }
       break;
     case Role::kRoot:
-      event("zygote_root_restarted", "", "the zygote root ended with " + how);
-      if (Result<ZygoteRoot> root = ZygoteRoot::start(arena_, *pool_); root) {
-        root_ = *root;
-        watch_child({Role::kRoot, root->pid()});
+      root_->close_socket();
+      root_.reset();
+      if (const Result<void> again = start_root(); again) {
+        event("zygote_root_restarted", "", "the zygote root ended with " + how);
+      } else {
+        event("zygote_root_lost", "", again.error().text() + "; tried again for the next revision");
       }
       break;
     case Role::kZygote:
@@ -354,6 +361,7 @@ void Supervisor::on_timer() {
   if (read(timer_fd_, &expirations, sizeof(expirations)) < 0) return;
   settle_takeovers();
   look_for_hangs();
+  look_for_damage();
   tend_crashes();
   for (auto& [index, chain] : chains_) {
     if (chain.handing_over) continue_handover(chain);

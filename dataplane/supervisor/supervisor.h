@@ -2,8 +2,10 @@
 // starts switch, zygotes, workers and agent, watches them by pidfd, and replaces what dies or
 // hangs.
 //
-// Not a DPDK process and single-threaded: it forks for its whole life. It never waits for another
-// process while workers serve; every answer arrives through its event loop.
+// Not a DPDK process, and one thread does its work, because it forks for its whole life; the death
+// watch is a second one that only sleeps. Answers arrive through the event loop. The one thing that
+// it waits for while workers serve is the root's fork of a zygote: a millisecond or so, and two
+// seconds at most.
 //
 // Failover: worker dead (its life word says so: dataplane/worker_end.h; or it was killed here, for
 // hanging or because it is dying but not scheduled, and a membarrier proved that it runs no more
@@ -74,6 +76,7 @@ class Supervisor {
     uint64_t assigned_tsc = 0;  // 0: serves at normal priority, or has no slot yet
     bool failed_over = false;   // its slot has been given on
     int failed_slot = -1;
+    bool accounted = false;  // ended here: what follows from its death is done already
     SlotRecovery recovery{};
     std::optional<Ending> ending{};  // once it is reaped
   };
@@ -89,6 +92,7 @@ class Supervisor {
   struct SlotCare {
     PoisonSearch search;
     uint64_t start_us = 0;  // its next worker waits until then; 0: does not wait
+    uint64_t damage_told = 0;
   };
 
   struct ChainState {
@@ -123,6 +127,7 @@ class Supervisor {
   Supervisor(const NodeConfig& config, Arena arena, std::unique_ptr<Pool> pool);
 
   // Children (supervisor.cc).
+  Result<void> start_root();
   Result<void> start_switch();
   Result<void> start_agent();
   void watch_child(Child child);
@@ -142,7 +147,7 @@ class Supervisor {
   void forget_unborn(uint32_t process);
   void forget_unborn(const ChainState& chain, uint32_t revision);
   void on_deaths();
-  void fail_over(uint32_t process);
+  void fail_over(uint32_t process, const WorkerDeath& death);
   WorkerDeath death_of(uint32_t process) const;
   bool must_know_cause(uint32_t process, int slot) const;
   bool is_dying(uint32_t process) const;
@@ -153,9 +158,11 @@ class Supervisor {
   int find_standby(const ChainState& chain, uint32_t revision) const;
   void assign(uint32_t process, uint8_t slot);
   void look_for_hangs();
+  void look_for_damage();
   void replace_worker(uint32_t process, DeathCause cause, const std::string& why);
   HangVerdict look_at(uint32_t process, WorkerInfo& info, std::string& why);
-  void end_worker(uint32_t process);  // SIGKILL and proof that it runs no more user code
+  void kill_for_good(uint32_t process);  // SIGKILL and proof that it runs no more user code
+  void end_worker(uint32_t process);
   void retire_revision(ChainState& chain, Zygote& zygote);
 
   // Deaths by their own fault (crashes.cc).

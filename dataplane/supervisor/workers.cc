@@ -86,11 +86,13 @@ int Supervisor::fork_worker(ChainState& chain, const Zygote& zygote) {
   process.stopped_at.store(BurstStep::kNone);
   process.life.store(0);
   process.fatal_signal.store(0);
+  const uint32_t birth = process.births.fetch_add(1) + 1;
   process.assigned.sleeping.store(0);
   ZygoteMessage request;
   request.kind = ZygoteMessage::kForkWorker;
   request.chain = chain.index;
   request.process = index;
+  request.birth = birth;
   if (send_message(zygote.socket, request)) return static_cast<int>(index);
   process.state.store(ProcessState::kFree);
   free_entry->used = false;
@@ -106,12 +108,22 @@ void Supervisor::forget_unborn(uint32_t index) {
   workers_[index].used = false;
 }
 
-// Those that were asked of a zygote which died before it forked them.
+// Those that were asked of a zygote which is gone and of whom it did not tell. One that was born
+// all the same has said so itself; one that says so later finds that its entry is another's.
 void Supervisor::forget_unborn(const ChainState& chain, uint32_t revision) {
   for (uint32_t i = 0; i < kMaxProcesses; ++i) {
-    const bool unborn = workers_[i].used && workers_[i].chain == chain.index &&
-                        workers_[i].revision == revision && header_.processes[i].pid.load() == 0;
-    if (unborn) forget_unborn(i);
+    const WorkerInfo& info = workers_[i];
+    if (!info.used || info.chain != chain.index || info.revision != revision) continue;
+    const bool watched = std::any_of(children_.begin(), children_.end(), [i](const Child& child) {
+      return child.pid != 0 && child.role == Role::kWorker && child.process == i;
+    });
+    if (watched) continue;
+    const pid_t pid = header_.processes[i].pid.load();
+    if (pid > 0) {
+      watch_child({Role::kWorker, pid, -1, i, chain.index});
+    } else {
+      forget_unborn(i);
+    }
   }
 }
 
@@ -180,10 +192,10 @@ void Supervisor::on_deaths() {
     const int slot = header_.processes[i].slot.load();
     if (slot < 0 || header_.slots[slot].process.load() != static_cast<int32_t>(i)) continue;
     if (has_ended(header_.processes[i])) {
-      if (!must_know_cause(i, slot)) fail_over(i);
+      if (!must_know_cause(i, slot)) fail_over(i, death_of(i));
     } else if ((stalled >> slot & 1U) != 0 && is_dying(i)) {
-      end_worker(i);
-      fail_over(i);
+      kill_for_good(i);
+      fail_over(i, death_of(i));
     }
   }
 }
@@ -199,7 +211,7 @@ bool Supervisor::is_dying(uint32_t index) const {
 
 // The worker of this entry runs no more user code: its slot goes to the next one. Its exit is still
 // to be reaped (on_worker_death).
-void Supervisor::fail_over(uint32_t index) {
+void Supervisor::fail_over(uint32_t index, const WorkerDeath& death) {
   const uint64_t detected_tsc = rte_rdtsc();
   WorkerInfo& info = workers_[index];
   const int slot = header_.processes[index].slot.load();
@@ -210,7 +222,12 @@ void Supervisor::fail_over(uint32_t index) {
   header_.slots[slot].process.store(-1);
   const auto found = chains_.find(info.chain);
   if (found == chains_.end()) return;
-  examine_death(found->second, static_cast<uint8_t>(slot), death_of(index), info.recovery);
+  ChainBlock& block = header_.chains[info.chain];
+  if (header_.processes[index].state.load() != ProcessState::kLeft) {
+    block.worker_deaths.fetch_add(1);
+    block.failovers.fetch_add(1);
+  }
+  examine_death(found->second, static_cast<uint8_t>(slot), death, info.recovery);
   fill_slots(found->second);
   note_death(header_.processes[index].pid.load(), slot, info.chain, info.recovery, detected_tsc);
 }
@@ -234,8 +251,7 @@ Supervisor::WorkerDeath Supervisor::death_of(uint32_t index) const {
   if (process.state.load() == ProcessState::kLeft) {
     death.cause = DeathCause::kOutside;
   } else if (signal != 0) {
-    const char* name = sigabbrev_np(signal);
-    death.how = std::string("SIG") + (name == nullptr ? "?" : name);
+    death.how = signal_text(signal);
     const bool drilled = process.stop_at.load() != BurstStep::kNone;
     death.cause = drilled ? DeathCause::kOutside : DeathCause::kOwn;
   } else if (const std::optional<Ending>& ending = workers_[index].ending) {
@@ -250,20 +266,20 @@ void Supervisor::on_worker_death(const Child& child, const siginfo_t& info) {
   WorkerProcess& process = header_.processes[child.process];
   WorkerInfo& worker = workers_[child.process];
   const bool left = process.state.load() == ProcessState::kLeft;
-  const bool known_late =
-      worker.failed_over && death_of(child.process).cause == DeathCause::kUnknown;
+  const bool known_late = worker.failed_over && !worker.accounted &&
+                          death_of(child.process).cause == DeathCause::kUnknown;
   worker.ending = ending_of(info, left);
   // A worker that was ended here (hang, switch restart) has given its slot away before.
   const int slot = process.slot.load();
   if (slot >= 0 && header_.slots[slot].process.load() == static_cast<int32_t>(child.process))
-    fail_over(child.process);
-  if (!worker.failed_over) {
+    fail_over(child.process, death_of(child.process));
+  if (!worker.failed_over && !worker.accounted) {
     pool_->persistence().process_ended(child.process);
     note_death(child.pid, -1, child.chain, {}, rte_rdtsc());
   }
   const WorkerDeath death = death_of(child.process);
-  const bool own_fault = death.cause == DeathCause::kOwn;
-  if (worker.failed_over)
+  const bool own_fault = death.cause == DeathCause::kOwn && !worker.accounted;
+  if (worker.failed_over && !worker.accounted)
     care_[static_cast<size_t>(worker.failed_slot)].search.note_cause(death.worker, death.cause);
   process.state.store(ProcessState::kFree);
   process.pid.store(0);
@@ -273,9 +289,7 @@ void Supervisor::on_worker_death(const Child& child, const siginfo_t& info) {
   const auto found = chains_.find(child.chain);
   if (found == chains_.end()) return;
   ChainState& chain = found->second;
-  if (!left && ended.failed_over) {
-    header_.chains[chain.index].worker_deaths.fetch_add(1);
-    header_.chains[chain.index].failovers.fetch_add(1);
+  if (!left && ended.failed_over && !ended.accounted) {
     event("failover", chain.name,
           "worker " + std::to_string(child.pid) + " in slot " + std::to_string(ended.failed_slot) +
               " ended with " + death.how + "; " +
@@ -293,6 +307,7 @@ void Supervisor::on_worker_death(const Child& child, const siginfo_t& info) {
   if (own_fault) consider_crashes(chain);
   if (chain.handing_over) continue_handover(chain);
   if (chain.removing) continue_removal(chain);
+  fill_slots(chain);  // an entry is free again
   replenish(chain);
 }
 
@@ -303,7 +318,7 @@ int Supervisor::find_standby(const ChainState& chain, uint32_t revision) const {
     const WorkerProcess& process = header_.processes[i];
     if (!workers_[i].used || workers_[i].chain != chain.index || workers_[i].revision != revision)
       continue;
-    if (process.slot.load() >= 0 || process.leave.load() != 0) continue;
+    if (process.slot.load() >= 0 || process.leave.load() != 0 || has_ended(process)) continue;
     if (process.state.load() == ProcessState::kStandby) return static_cast<int>(i);
     if (process.state.load() == ProcessState::kStarting) starting = static_cast<int>(i);
   }
@@ -341,6 +356,7 @@ void Supervisor::settle_takeovers() {
     sched_setscheduler(process.pid.load(), SCHED_OTHER, &normal);
     info.assigned_tsc = 0;
   }
+  if (!takeovers_settled_) return;
   for (auto& [index, chain] : chains_) replenish(chain);
 }
 
@@ -362,9 +378,10 @@ void Supervisor::replenish(ChainState& chain) {
   const Zygote& zygote = chain.handing_over ? chain.next_zygote : chain.zygote;
   uint32_t standbys = 0;
   for (uint32_t i = 0; i < kMaxProcesses; ++i) {
+    const WorkerProcess& process = header_.processes[i];
     const bool mine = workers_[i].used && workers_[i].chain == chain.index &&
                       workers_[i].revision == zygote.revision;
-    if (mine && header_.processes[i].slot.load() < 0 && header_.processes[i].leave.load() == 0)
+    if (mine && process.slot.load() < 0 && process.leave.load() == 0 && !has_ended(process))
       ++standbys;
   }
   for (; standbys < config_.standby; ++standbys) {
@@ -403,45 +420,62 @@ void Supervisor::look_for_hangs() {
   }
 }
 
+// The same damage is met again and again: an event for the first, and when it has doubled.
+void Supervisor::look_for_damage() {
+  for (const auto& [index, chain] : chains_) {
+    for (const uint8_t slot : chain.slots) {
+      const uint64_t damage = header_.slots[slot].damage.load(std::memory_order_relaxed);
+      if (damage == 0 || damage < 2 * care_[slot].damage_told) continue;
+      care_[slot].damage_told = damage;
+      event("pool_damaged", chain.name,
+            "slot " + std::to_string(slot) + " has met damage in the state pool " +
+                std::to_string(damage) + " times; `flowkeep-pool check " + config_.pool_path +
+                "` says what is wrong");
+    }
+  }
+}
+
 // Fails a worker over that has to be killed for it.
 void Supervisor::replace_worker(uint32_t index, DeathCause cause, const std::string& why) {
-  const uint64_t detected_tsc = rte_rdtsc();
-  const auto slot = static_cast<uint8_t>(header_.processes[index].slot.load());
+  const int slot = header_.processes[index].slot.load();
   ChainState& chain = chains_.at(workers_[index].chain);
   const int pid = header_.processes[index].pid.load();
-  end_worker(index);
-  const SlotRecovery recovery = recover_slot(arena_, *pool_, slot);
-  header_.chains[chain.index].worker_deaths.fetch_add(1);
-  header_.chains[chain.index].failovers.fetch_add(1);
-  examine_death(chain, slot,
-                {.worker = static_cast<uint64_t>(pid),
-                 .revision = workers_[index].revision,
-                 .cause = cause,
-                 .how = "a hang"},
-                recovery);
-  fill_slots(chain);
-  note_death(pid, slot, chain.index, recovery, detected_tsc);
+  kill_for_good(index);
+  workers_[index].accounted = true;
+  fail_over(index, {.worker = static_cast<uint64_t>(pid),
+                    .revision = workers_[index].revision,
+                    .cause = cause,
+                    .how = "a hang"});
   event("worker_hung", chain.name,
         "worker " + std::to_string(pid) + " in slot " + std::to_string(slot) + " " + why +
             "; killed and replaced");
   if (cause == DeathCause::kOwn) consider_crashes(chain);
-  replenish(chain);
 }
 
 // A SIGKILL followed by an expedited membarrier: every processor has been through the kernel since
 // the signal was sent, so the victim will not execute another user instruction, though its exit may
 // take long.
-void Supervisor::end_worker(uint32_t index) {
+//
+// A worker that has not said its process id yet finds, when it has, that it is to leave: each side
+// stores before it looks.
+void Supervisor::kill_for_good(uint32_t index) {
   WorkerProcess& process = header_.processes[index];
+  process.leave.store(1);  // never assigned again
   const pid_t pid = process.pid.load();
   if (pid > 0) kill(pid, SIGKILL);
   syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0);
   pool_->persistence().process_ended(index);
+}
+
+// The same, and its slot is vacant: the caller decides what becomes of it.
+void Supervisor::end_worker(uint32_t index) {
+  WorkerProcess& process = header_.processes[index];
+  kill_for_good(index);
+  workers_[index].accounted = true;
   const int slot = process.slot.load();
   if (slot >= 0 && header_.slots[slot].process.load() == static_cast<int32_t>(index))
     header_.slots[slot].process.store(-1);
-  process.leave.store(1);                // never assigned again
-  if (pid == 0) process.slot.store(-1);  // not born yet: it will find that it is to leave
+  if (process.pid.load() == 0) process.slot.store(-1);
 }
 
 // Ends a revision's zygote and the workers that hold no slot.
@@ -459,6 +493,7 @@ void Supervisor::retire_revision(ChainState& chain, Zygote& zygote) {
     close(zygote.socket);
   }
   if (zygote.pid > 0) kill(zygote.pid, SIGKILL);
+  forget_unborn(chain, zygote.revision);
   zygote = Zygote{};
 }
 
