@@ -1,6 +1,7 @@
 #include "state/bucket_salvage.h"
 
 #include <algorithm>
+#include <functional>
 #include <set>
 
 #include "state/extent_reader.h"
@@ -174,17 +175,19 @@ void BucketSalvage::give_up_missing(const LostFlow& lost) const {
 
 // Of two flows with a key in common the one that was opened later is kept.
 void BucketSalvage::give_up_twins(const LostFlow& lost) {
-  std::ranges::stable_sort(kept_, [](const Kept& a, const Kept& b) {
-    return std::pair(a.record.opened_s, a.record.last_seen_s) >
-           std::pair(b.record.opened_s, b.record.last_seen_s);
+  // Pointers, because stable_sort's buffer is not aligned as a FlowRecord must be.
+  std::vector<Kept*> newest_first;
+  for (Kept& kept : kept_) newest_first.push_back(&kept);
+  std::ranges::stable_sort(newest_first, std::greater(), [](const Kept* kept) {
+    return std::pair(kept->record.opened_s, kept->record.last_seen_s);
   });
   const auto bytes_of = [](const FlowKey& key) {
     return std::string(reinterpret_cast<const char*>(&key), sizeof(key));
   };
   std::set<std::string> keys;
   std::vector<Kept> single;
-  for (Kept& kept : kept_) {
-    const FlowRecord& record = kept.record;
+  for (Kept* kept : newest_first) {
+    const FlowRecord& record = kept->record;
     const std::string inside = bytes_of(record.inside_key), outside = bytes_of(record.outside_key);
     if (keys.contains(inside) || keys.contains(outside)) {
       lost("a second flow with a key of another: " + key_text(record.inside_key) + ", outside " +
@@ -193,7 +196,7 @@ void BucketSalvage::give_up_twins(const LostFlow& lost) {
     }
     keys.insert(inside);
     keys.insert(outside);
-    single.push_back(std::move(kept));
+    single.push_back(std::move(*kept));
   }
   kept_ = std::move(single);
 }

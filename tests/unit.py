@@ -1,4 +1,5 @@
-"""The unit tests, which meson knows: those of pure code under ASan and UBSan, the others as built for release.
+"""The unit tests, which meson knows: those of pure code under ASan and UBSan, the others as built for release. Those
+of the state pool run both ways: what the optimiser makes of them lies between a node and its state.
 
   unit.py sanitized-targets    the ninja targets of build/asan that the first kind needs
   unit.py release-targets      those of build/release for the second kind
@@ -29,7 +30,8 @@ def sanitized_tests():
 
 
 def release_tests():
-    return [test for test in _tests(paths.BUILD) if not test[1].startswith(_SANITIZED_FOLDERS)]
+    return [test for test in _tests(paths.BUILD)
+            if test[1].startswith("state/") or not test[1].startswith(_SANITIZED_FOLDERS)]
 
 
 def _skipped_cases(output):
@@ -39,7 +41,7 @@ def _skipped_cases(output):
     return {name: reasons[i] if i < len(reasons) else "no reason given" for i, name in enumerate(names)}
 
 
-def run(build, names, tally, environment=None):
+def run(build, names, tally, environment=None, label=""):
     """Runs the named tests of a build and tells the tally of each, and of each case that was skipped."""
     if not names:
         return
@@ -48,7 +50,7 @@ def run(build, names, tally, environment=None):
     with open(os.path.join(build, "meson-logs", "testlog.json")) as log:
         results = [json.loads(line) for line in log]
     for result in results:
-        name = result["name"].split(" / ")[-1]
+        name = result["name"].split(" / ")[-1] + label
         output = result.get("stdout", "") + result.get("stderr", "")
         tally.report(name, result["result"] in ("OK", "EXPECTEDFAIL"), result["duration"], output)
         for case, why in _skipped_cases(output).items():
@@ -59,7 +61,10 @@ def run(build, names, tally, environment=None):
 
 
 def run_release(tally):
-    run(paths.BUILD, [name for name, _ in release_tests()], tally)
+    tests = release_tests()
+    both_ways = [name for name, executable in tests if executable.startswith("state/")]
+    run(paths.BUILD, [name for name, _ in tests if name not in both_ways], tally)
+    run(paths.BUILD, both_ways, tally, label=" (release)")
 
 
 def run_sanitized(tally):
