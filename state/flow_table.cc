@@ -39,7 +39,7 @@ struct FlowTable::Impl {
         chain(chain_index),
         durability(wanted),
         write_set(regions.base()),
-        flush(persistence, WriteSet::kMaxLines),
+        flush(persistence, 4 * WriteSet::kMaxLines),
         claims(regions, persistence),
         index(regions, chain, write_set, claims, persistence),
         extents(regions, chain, write_set, index, claims, persistence),
@@ -93,10 +93,11 @@ void FlowTable::Impl::use_log(uint32_t number) {
   flush.all();
   const LogContents contents = read_log(regions, number);
   for (const uint64_t valid : contents.valid) {
-    // Its worker may have died before it had flushed them.
-    if (valid > contents.retired) {
-      flush_redo_lines(regions.redo_slot(number, valid), regions, persistence);
-    }
+    // Its worker may have died before it had flushed them. They are due by the next commit, as its
+    // own would be; here they could be many, in pages that this process has never touched.
+    if (valid <= contents.retired) continue;
+    for_each_home_line(regions.redo_slot(number, valid), regions,
+                       [this](const std::byte* line) { flush.add(line); });
   }
   give_back_claims(regions, number, contents.newest(), persistence);
   sequence = contents.newest() + 1;
@@ -176,8 +177,9 @@ FlowTable::Opened FlowTable::open(uint32_t bucket, const FlowKey& inside, const 
     index.remove(bucket, hash_tag(inside_hash), id);
     return {status, 0};
   }
+  const bool never_used = index.header(bucket).free_record == 0;
   impl_->take_record(bucket, id);
-  FlowRecord& record = impl_->write_set.stage_fresh_record(record_line(id));
+  FlowRecord& record = impl_->write_set.stage_fresh_record(record_line(id), never_used);
   record.inside_key = inside;
   record.outside_key = outside;
   record.phase = FlowPhase::kOpening;

@@ -3,7 +3,7 @@
 // longer than they take; between other work they cost next to nothing.
 //
 // A worker that dies leaves lines that nobody flushed. They follow from its redo log, and whoever
-// goes on with that log flushes them first.
+// goes on with that log takes them over.
 //
 // Thread rule: one thread.
 #pragma once
@@ -19,12 +19,17 @@ namespace flowkeep {
 
 class LazyFlush {
  public:
-  // `lines`: the most that one burst changes.
-  LazyFlush(Persistence& persistence, uint32_t lines)
-      : persistence_(persistence), lines_(std::make_unique<const std::byte*[]>(lines)) {}
+  // `room`: lines; twice what two bursts change, because a record of two lines may be named twice.
+  LazyFlush(Persistence& persistence, uint32_t room)
+      : persistence_(persistence),
+        room_(room),
+        lines_(std::make_unique<const std::byte*[]>(room)) {}
 
   void add(const std::byte* line) {
-    if (persistence_.needs_flushes()) lines_[count_++] = line;
+    if (!persistence_.needs_flushes()) return;
+    if (count_ == room_) [[unlikely]]
+      flush_last();
+    lines_[count_++] = line;
   }
   // A few of them; for the packet path.
   void some() {
@@ -40,6 +45,7 @@ class LazyFlush {
   void flush_last() { persistence_.flush(lines_[--count_], kLineBytes); }
 
   Persistence& persistence_;
+  const uint32_t room_;
   std::unique_ptr<const std::byte*[]> lines_;
   uint32_t count_ = 0;
 };

@@ -14,6 +14,7 @@ enum class PlantedBug : uint8_t {
   kNone,
   kMissingFlush,             // apply() stores lines home and does not flush them
   kMissingPageFlush,         // what a new page holds is not flushed before the commit
+  kOldWordsNotLogged,        // words of a new record that its place happens to hold are not logged
   kMissingFence,             // commit() returns without a fence
   kMissingClaimFence,        // claims and leases are not fenced before the redo record
   kUncheckedField,           // the redo record's checksum does not cover its sequence
@@ -34,6 +35,7 @@ struct PlantedBugName {
 inline constexpr std::array kPlantedBugs = {
     PlantedBugName{PlantedBug::kMissingFlush, "missing-flush"},
     PlantedBugName{PlantedBug::kMissingPageFlush, "missing-page-flush"},
+    PlantedBugName{PlantedBug::kOldWordsNotLogged, "old-words-not-logged"},
     PlantedBugName{PlantedBug::kMissingFence, "missing-fence"},
     PlantedBugName{PlantedBug::kMissingClaimFence, "missing-claim-fence"},
     PlantedBugName{PlantedBug::kUncheckedField, "unchecked-field"},

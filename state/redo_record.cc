@@ -95,12 +95,8 @@ void apply_redo_record(const std::byte* slot, const Regions& regions, Persistenc
 }
 
 void flush_redo_lines(const std::byte* slot, const Regions& regions, Persistence& persistence) {
-  for_each_redo_line(slot, [&](const RedoLine& line, const uint64_t*) {
-    if (!regions.is_committed_line(line.line)) return;
-    // A record's version, in its first line, changed with the second.
-    const uint64_t first = line.kind == LineKind::kRecordSecond ? line.line - 1 : line.line;
-    persistence.flush(regions.base() + first * kLineBytes, (line.line - first + 1) * kLineBytes);
-  });
+  for_each_home_line(slot, regions,
+                     [&](const std::byte* line) { persistence.flush(line, kLineBytes); });
 }
 
 uint64_t retired_mark(uint64_t sequence) {

@@ -78,4 +78,15 @@ void for_each_redo_line(const std::byte* slot, Visit&& visit) {
   }
 }
 
+// Calls `visit(const std::byte* line)` for each home line that applying the record changes.
+template <typename Visit>
+void for_each_home_line(const std::byte* slot, const Regions& regions, Visit&& visit) {
+  for_each_redo_line(slot, [&](const RedoLine& line, const uint64_t*) {
+    if (!regions.is_committed_line(line.line)) return;
+    // A record's version, in its first line, changed with the second.
+    if (line.kind == LineKind::kRecordSecond) visit(regions.base() + (line.line - 1) * kLineBytes);
+    visit(regions.base() + line.line * kLineBytes);
+  });
+}
+
 }  // namespace flowkeep

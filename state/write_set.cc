@@ -52,6 +52,7 @@ WriteSet::WriteSet(std::byte* base)
       copies_(std::make_unique<Line[]>(kMaxLines)),
       numbers_(std::make_unique<uint64_t[]>(kMaxLines)),
       kinds_(std::make_unique<LineKind[]>(kMaxLines)),
+      never_used_(std::make_unique<bool[]>(kMaxLines)),
       fresh_(std::make_unique<bool[]>(kMaxLines)),
       masks_(std::make_unique<uint8_t[]>(kMaxLines)),
       table_(std::make_unique<TableEntry[]>(kTableEntries)),
@@ -68,7 +69,7 @@ uint32_t WriteSet::add(uint64_t line, uint32_t count) {
   for (uint32_t i = 0; i < count; ++i) {
     numbers_[position + i] = line + i;
     kinds_[position + i] = LineKind::kPlain;
-    fresh_[position + i] = false;
+    fresh_[position + i] = never_used_[position + i] = false;
   }
   std::memcpy(copies_[position].bytes, base_ + line * kLineBytes, count * kLineBytes);
   lines_ += count;
@@ -91,9 +92,11 @@ FlowRecord& WriteSet::stage_record(uint64_t first_line) {
   return *reinterpret_cast<FlowRecord*>(copies_[position].bytes);
 }
 
-FlowRecord& WriteSet::stage_fresh_record(uint64_t first_line) {
+FlowRecord& WriteSet::stage_fresh_record(uint64_t first_line, bool never_used) {
   FlowRecord& record = stage_record(first_line);
-  fresh_[position_of(first_line)] = true;
+  const uint32_t position = position_of(first_line);
+  fresh_[position] = true;
+  never_used_[position] |= never_used;  // also when it is closed and opened again in one burst
   record = {};
   return record;
 }
@@ -112,6 +115,9 @@ void WriteSet::compare_line_with_home(uint32_t position) {
 void WriteSet::compare_record_with_home(uint32_t first) {
   compare_line_with_home(first);
   compare_line_with_home(first + 1);
+  if (never_used_[first] && !planted(PlantedBug::kOldWordsNotLogged)) {
+    masks_[first] = masks_[first + 1] = 0xff;
+  }
   masks_[first] &= static_cast<uint8_t>(~(1u << kSoftWord));
   if ((masks_[first] | masks_[first + 1]) == 0 && !fresh_[first]) return;
   auto& record = *reinterpret_cast<FlowRecord*>(copies_[first].bytes);

@@ -41,7 +41,10 @@ class WriteSet {
   // A flow record's two lines, copied side by side. Records are staged by this alone.
   FlowRecord& stage_record(uint64_t first_line);
   // The same for a record whose content up to now means nothing; zeroed.
-  FlowRecord& stage_fresh_record(uint64_t first_line);
+  // `never_used`: what its home holds is left from another use of the page, perhaps by a burst that
+  // was never committed. Nothing says that it is durable, so every word is logged, also one that
+  // happens to be right.
+  FlowRecord& stage_fresh_record(uint64_t first_line, bool never_used);
   // The staged copy of a record, or null.
   FlowRecord* staged_record(uint64_t first_line);
 
@@ -96,6 +99,7 @@ class WriteSet {
   std::unique_ptr<Line[]> copies_;
   std::unique_ptr<uint64_t[]> numbers_;  // line number of each copy
   std::unique_ptr<LineKind[]> kinds_;
+  std::unique_ptr<bool[]> never_used_;
   std::unique_ptr<bool[]> fresh_;           // of a record's first line: its home means nothing
   std::unique_ptr<uint8_t[]> masks_;        // changed words, as of the commit
   std::unique_ptr<TableEntry[]> table_;     // a record's second line is found by its first
