@@ -342,6 +342,7 @@ void Supervisor::settle_takeovers() {
   constexpr double kPatienceUs = 1000;
   if (takeovers_settled_) return;
   takeovers_settled_ = true;
+  std::array<bool, kMaxChains> unsettled = {};
   for (uint32_t i = 0; i < kMaxProcesses; ++i) {
     WorkerInfo& info = workers_[i];
     const WorkerProcess& process = header_.processes[i];
@@ -350,14 +351,19 @@ void Supervisor::settle_takeovers() {
     const bool serves = process.state.load() == ProcessState::kServing && process.pid.load() > 0;
     if (!serves || !waited) {
       takeovers_settled_ = false;
+      unsettled[info.chain] = true;
       continue;
     }
     const sched_param normal{};
     sched_setscheduler(process.pid.load(), SCHED_OTHER, &normal);
     info.assigned_tsc = 0;
   }
-  if (!takeovers_settled_) return;
-  for (auto& [index, chain] : chains_) replenish(chain);
+  for (auto& [index, chain] : chains_) {
+    const uint32_t revision =
+        chain.handing_over ? chain.next->revision() : chain.revision.revision();
+    // The next death may be near: one that has no standby left does not wait.
+    if (!unsettled[index] || find_standby(chain, revision) < 0) replenish(chain);
+  }
 }
 
 // Gives every vacant slot to a standby of the revision that shall run in it.
