@@ -102,6 +102,7 @@ std::string read_all(int fd) {
   answer.scope = static_cast<uint32_t>((*chain)->steering_scope());
   for (Be32 address : (*chain)->external_addresses())
     answer.external[answer.external_count++] = address.raw;
+  answer.layout = (*chain)->state_layout();
   send_message(socket, answer);
 
   // Its workers inherit it: a standby is there soon, and takes over at once, on a busy machine too.

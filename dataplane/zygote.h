@@ -18,6 +18,7 @@
 #include "dataplane/arena.h"
 #include "state/pool.h"
 #include "state/result.h"
+#include "state/state_layout.h"
 
 namespace flowkeep {
 
@@ -32,6 +33,7 @@ struct ZygoteMessage {
   uint32_t scope = 0;   // kBuilt: Scope to steer by
   uint32_t external_count = 0;
   uint32_t external[kMaxExternalAddresses] = {};  // network order
+  StateLayout layout;                             // kBuilt
   char field[160] = {};                           // kRefused
   char text[512] = {};
 };

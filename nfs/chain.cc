@@ -1,6 +1,7 @@
 #include "nfs/chain.h"
 
 #include <algorithm>
+#include <cassert>
 #include <utility>
 
 #include "nfs/firewall/linear_classifier.h"
@@ -26,6 +27,46 @@ Result<void> check_translators(std::span<const Chain::Element> elements) {
   return {};
 }
 
+// A flow has one extent.
+Result<void> check_variable_state(std::span<const Chain::Element> elements) {
+  bool taken = false;
+  for (size_t i = 0; i < elements.size(); ++i) {
+    const AnyFunction& function = *elements[i].function;
+    if (function.variable_bytes() == 0) continue;
+    if (taken) {
+      return invalid(function_field(i) + ".type",
+                     '"' + std::string(function.type()) +
+                         "\" keeps state of variable size, as an earlier function does; accepted: "
+                         "one such function in a chain");
+    }
+    taken = true;
+  }
+  return {};
+}
+
+void count_instances(std::span<Chain::Element> elements) {
+  for (size_t i = 0; i < elements.size(); ++i) {
+    const auto before = elements.first(i);
+    elements[i].instance =
+        static_cast<uint8_t>(std::ranges::count_if(before, [&](const auto& other) {
+          return other.function->type() == elements[i].function->type();
+        }));
+  }
+}
+
+FunctionLayout layout_of(const Chain::Element& element) {
+  const AnyFunction& function = *element.function;
+  FunctionLayout layout = {};
+  assert(function.type().size() < sizeof(layout.type));
+  std::ranges::copy(function.type(), layout.type);
+  layout.version = function.state_version();
+  layout.instance = element.instance;
+  layout.offset = static_cast<uint8_t>(element.hard_offset);
+  layout.bytes = static_cast<uint8_t>(function.hard_bytes());
+  layout.has_extent = function.variable_bytes() != 0 ? 1 : 0;
+  return layout;
+}
+
 }  // namespace
 
 std::optional<std::vector<size_t>> layout_hard_state(std::span<const size_t> bytes) {
@@ -49,9 +90,11 @@ Result<std::unique_ptr<Chain>> Chain::build(const ChainSpec& spec, const Functio
     auto function = build_function(spec.functions[i], function_field(i), context);
     if (!function.ok()) return function.error();
     sizes.push_back((*function)->hard_bytes());
-    elements.push_back({std::move(*function), 0});
+    elements.push_back({std::move(*function), 0, 0});
   }
   if (const auto checked = check_translators(elements); !checked.ok()) return checked.error();
+  if (const auto checked = check_variable_state(elements); !checked.ok()) return checked.error();
+  count_instances(elements);
   const auto offsets = layout_hard_state(sizes);
   if (!offsets) {
     return invalid("spec.functions",
@@ -66,10 +109,22 @@ Chain::Chain(const ChainSpec& spec, std::vector<Element> elements)
     : name_(spec.name), revision_(spec.revision), elements_(std::move(elements)) {
   for (const Element& element : elements_) {
     if (element.function->translates()) translator_ = &element;
+    variable_bytes_ = std::max(variable_bytes_, element.function->variable_bytes());
+    if (element.function->hard_bytes() != 0 || element.function->variable_bytes() != 0) {
+      state_layout_.function[state_layout_.functions++] = layout_of(element);
+    }
     if (element.function->scope() != Scope::kChain) {
       scope_ = std::max(scope_, element.function->scope());
     }
   }
+}
+
+const FunctionLayout* Chain::find_state(const StateLayout& layout, size_t index) const {
+  const Element& element = elements_[index];
+  for (const FunctionLayout& entry : layout.all()) {
+    if (entry.instance == element.instance && element.function->type() == entry.type) return &entry;
+  }
+  return nullptr;
 }
 
 std::span<const Be32> Chain::external_addresses() const {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "nfs/registry.h"
+#include "state/state_layout.h"
 
 namespace flowkeep {
 
@@ -32,6 +33,7 @@ class Chain {
   struct Element {
     std::unique_ptr<AnyFunction> function;
     size_t hard_offset = 0;
+    uint8_t instance = 0;  // how many functions of the same type come before it
   };
 
   // Errors name the field: "spec.functions[1].config.rules[2].source[0]". context.field is not
@@ -42,6 +44,13 @@ class Chain {
   const std::string& name() const { return name_; }
   uint32_t revision() const { return revision_; }
   std::span<const Element> elements() const { return elements_; }
+  // Where the functions keep their hard state; tells workers of other revisions.
+  const StateLayout& state_layout() const { return state_layout_; }
+  // Entry of a layout, this chain's or another revision's, for element `index` of this chain; null:
+  // it has no state there.
+  const FunctionLayout* find_state(const StateLayout& layout, size_t index) const;
+  // The most that a function of the chain keeps beside the record; 0: none does.
+  size_t variable_bytes() const { return variable_bytes_; }
   // The coarsest scope of the functions that is not kChain.
   Scope steering_scope() const { return scope_; }
   // Addresses that the outside sees instead of the inside hosts'. Empty: the chain does not
@@ -58,6 +67,8 @@ class Chain {
   std::vector<Element> elements_;
   const Element* translator_ = nullptr;  // at most one
   Scope scope_ = Scope::kFlow;
+  StateLayout state_layout_;
+  size_t variable_bytes_ = 0;
 };
 
 // Would build() accept this chain? With a linear classifier, for whoever has no packets to

@@ -17,6 +17,7 @@
 #include "nfs/packet_builder.h"
 #include "nfs/parse.h"
 #include "nfs/steering.h"
+#include "state/layout_table.h"
 #include "state/pool_test_support.h"
 
 namespace flowkeep {
@@ -33,8 +34,11 @@ struct Departure {
 
 enum class Crash { kNever, kEveryBurst };
 
-inline std::unique_ptr<Chain> must_build(const ChainSpec& spec) {
+using MakeFunction = std::function<std::unique_ptr<AnyFunction>(std::string_view)>;
+
+inline std::unique_ptr<Chain> must_build(const ChainSpec& spec, MakeFunction make_function = {}) {
   FunctionContext context;
+  context.make_function = std::move(make_function);
   context.make_classifier = [] { return std::make_unique<LinearClassifier>(); };
   auto chain = Chain::build(spec, context);
   if (chain.ok()) return std::move(*chain);
@@ -47,10 +51,14 @@ class ChainHarness {
   static constexpr uint32_t kBuckets = 16;
   static constexpr uint64_t kPoolBytes = 64 << 20;
 
-  // The directory's pool is made if it is not there, otherwise used as it is.
+  // The directory's pool is made if it is not there, otherwise used as it is. `make_function`: of
+  // functions that are not built in.
   ChainHarness(const ChainSpec& spec, const PoolDirectory& directory, Crash crash = Crash::kNever,
-               uint64_t pool_bytes = kPoolBytes)
-      : crash_(crash), pool_(open_pool(directory, pool_bytes)), undo_(std::make_unique<UndoLog>()) {
+               uint64_t pool_bytes = kPoolBytes, MakeFunction make_function = {})
+      : crash_(crash),
+        make_function_(std::move(make_function)),
+        pool_(open_pool(directory, pool_bytes)),
+        undo_(std::make_unique<UndoLog>()) {
     const auto attached = pool_->attach_chain("test", kBuckets);
     EXPECT_TRUE(attached.ok());
     chain_index_ = attached->index;
@@ -60,7 +68,10 @@ class ChainHarness {
   // Another revision, with workers of its own.
   void apply(const ChainSpec& spec) {
     runtime_.reset();
-    chain_ = must_build(spec);
+    chain_ = must_build(spec, make_function_);
+    const auto attached =
+        LayoutTable(*pool_, chain_index_).attach(chain_->revision(), chain_->state_layout(), {});
+    EXPECT_TRUE(attached.ok()) << (attached.ok() ? "" : attached.error().text());
     start_worker();
   }
 
@@ -105,6 +116,7 @@ class ChainHarness {
   const RuntimeCounters& counters() const { return runtime_->counters(); }
   const Chain& chain() const { return *chain_; }
   FlowTable& table() { return *table_; }
+  const Pool& pool() const { return *pool_; }
   // Runs packets from the inside and leaves what they changed staged, for commit(). Returns how
   // many ran.
   size_t run_uncommitted(const std::vector<Bytes>& frames) {
@@ -216,6 +228,7 @@ class ChainHarness {
   }
 
   Crash crash_;
+  MakeFunction make_function_;
   std::unique_ptr<Pool> pool_;
   uint32_t chain_index_ = 0;
   std::unique_ptr<Chain> chain_;

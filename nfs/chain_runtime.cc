@@ -67,20 +67,19 @@ ChainRuntime::Progress ChainRuntime::find_flow(const Packet& packet, size_t inde
   meta.verdict = Verdict::kForward;
   meta.reason = DropReason::kNone;
   flows_[index] = 0;
+  if (chain_.variable_bytes() != 0 && !has_room(0, index)) return Progress::kNoRoom;
   const RecordId id = table_.find(meta.bucket, meta.key, meta.hash);
   if (id == 0) return open_flow(packet, index, now_s);
   if (may_go_on(table_.record(id), meta, now_s)) {
     flows_[index] = id;
-    // An error about a flow neither keeps it alive nor ends it (RFC 5508 section 4.3, RFC 5382
-    // REQ-10).
-    return is_icmp_error(meta) ? Progress::kDone : follow(id, meta, now_s);
+    return follow(id, index, meta, now_s);
   }
   if (is_icmp_error(meta)) {
     drop(meta, DropReason::kNoFlow);
     return Progress::kDone;
   }
   // The burst's earlier packets still need the record; room is needed for this end and a new begin.
-  if (used_before(id, index) || !table_.has_room(2)) return Progress::kNoRoom;
+  if (used_before(id, index) || !has_room(2, index)) return Progress::kNoRoom;
   table_.close(id);
   return open_flow(packet, index, now_s);
 }
@@ -96,31 +95,84 @@ bool ChainRuntime::may_go_on(const FlowRecord& record, const PacketMeta& meta, u
       is_first_tcp_segment(meta.tcp_flags) && !is_icmp_error(meta)) {
     return false;
   }
-  return record.revision == revision_ || still_allowed(record);
+  return record.revision == revision_ || take_over(record);
 }
 
-// The keys are compared because a revision may translate where another did not.
-bool ChainRuntime::still_allowed(const FlowRecord& record) {
-  bool allowed = true;
-  for (const auto& step : steps_) allowed = allowed && step->still_allowed(record);
-  allowed = allowed && record.outside_key == chain_.outside_key(record.inside_key, record.hard);
+// Moves each function's state to where this revision keeps it, in taken_hard_. The keys are
+// compared because a revision may translate where another did not.
+bool ChainRuntime::take_over(const FlowRecord& record) {
+  const Takeover& from = takeover_from(record.revision);
+  bool allowed = from.possible;
+  taken_hard_.fill(0);
+  taken_extent_ = from.keeps_extent;
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    allowed = allowed &&
+              steps_[i]->carry_over(record, chain_.find_state(from.layout, i), taken_hard_.data());
+  }
+  for (const auto& step : steps_) {
+    allowed = allowed && step->still_allowed(record, taken_hard_.data());
+  }
+  allowed =
+      allowed && record.outside_key == chain_.outside_key(record.inside_key, taken_hard_.data());
   ++(allowed ? counters_.revised : counters_.revised_away);
   return allowed;
 }
 
-ChainRuntime::Progress ChainRuntime::follow(RecordId id, const PacketMeta& meta, uint32_t now_s) {
+const ChainRuntime::Takeover& ChainRuntime::takeover_from(uint32_t revision) {
+  for (const Takeover& known : takeovers_) {
+    if (known.revision == revision && known.possible) return known;
+  }
+  Takeover& takeover = takeovers_[next_takeover_++ % takeovers_.size()];
+  takeover = {.revision = revision, .possible = false, .keeps_extent = false, .layout = {}};
+  const auto layout = table_.layout_of(revision);
+  if (!layout) return takeover;
+  takeover.possible = true;
+  takeover.layout = *layout;
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    const FunctionLayout* mine = chain_.find_state(chain_.state_layout(), i);
+    const FunctionLayout* theirs = chain_.find_state(*layout, i);
+    if (mine == nullptr || theirs == nullptr || !mine->has_extent) continue;
+    takeover.keeps_extent = theirs->has_extent && theirs->version == mine->version;
+  }
+  return takeover;
+}
+
+// Makes the record one of this revision.
+void ChainRuntime::restamp(RecordId id) {
+  FlowRecord& staged = table_.stage(id);
+  staged.revision = revision_;
+  std::memcpy(staged.hard, taken_hard_.data(), kHardStateBytes);
+  if (!taken_extent_ && table_.set_extent(id, {}) != OpenStatus::kOk) {
+    assert(!"nothing needs no room");
+  }
+}
+
+// Room for `changes` besides the variable state of the burst's packets up to this one, which the
+// functions will commit later.
+bool ChainRuntime::has_room(uint32_t changes, size_t index) const {
+  const size_t variable_bytes = chain_.variable_bytes();
+  const uint32_t extents = variable_bytes == 0 ? 0 : static_cast<uint32_t>(index) + 1;
+  return table_.has_room(changes + extents, variable_bytes);
+}
+
+ChainRuntime::Progress ChainRuntime::follow(RecordId id, size_t index, const PacketMeta& meta,
+                                            uint32_t now_s) {
   const FlowRecord& record = table_.record(id);
-  const FlowPhase phase = next_phase(record, meta.tcp_flags, meta.side);
-  if (record.last_seen_s != now_s) table_.touch(id, now_s);
-  if (phase == record.phase && record.revision == revision_) return Progress::kDone;
-  if (!table_.has_room(1)) return Progress::kNoRoom;
+  const bool revised = record.revision != revision_;
+  // An error about a flow neither keeps it alive nor ends it (RFC 5508 section 4.3, RFC 5382
+  // REQ-10).
+  const bool is_error = is_icmp_error(meta);
+  const FlowPhase phase = is_error ? record.phase : next_phase(record, meta.tcp_flags, meta.side);
+  if (!is_error && record.last_seen_s != now_s) table_.touch(id, now_s);
+  if (phase == record.phase && !revised) return Progress::kDone;
+  if (!has_room(1, index)) return Progress::kNoRoom;
   FlowRecord& staged = table_.stage(id);
   if (phase == FlowPhase::kOpening && is_closing(staged.phase)) {
     staged.opened_s = now_s;
     ++counters_.reopened;
   }
   staged.phase = phase;
-  staged.revision = revision_;
+  if (revised) restamp(id);
   return Progress::kDone;
 }
 
@@ -130,7 +182,7 @@ ChainRuntime::Progress ChainRuntime::open_flow(const Packet& packet, size_t inde
     drop(meta, DropReason::kNoFlow);
     return Progress::kDone;
   }
-  if (!table_.has_room(1)) return Progress::kNoRoom;
+  if (!has_room(1, index)) return Progress::kNoRoom;
   const FlowKey inside = meta.side == Side::kInside ? meta.key : meta.key.reversed();
   OpeningFlow flow{inside, meta.side, meta.bucket, table_};
   if (const DropReason refused = open_functions(flow); refused != DropReason::kNone) {
@@ -187,7 +239,7 @@ bool ChainRuntime::used_before(RecordId id, size_t index) const {
 }
 
 void ChainRuntime::run_functions(std::span<Packet> packets, uint32_t now_s, UndoLog& undo) {
-  BurstFrame frame{packets, {}, undo, 0, now_s};
+  BurstFrame frame{packets, table_, std::span(flows_).first(packets.size()), {}, undo, 0, now_s};
   for (size_t i = 0; i < packets.size(); ++i) {
     frame.records[i] = flows_[i] == 0 ? nullptr : &table_.record(flows_[i]);
   }

@@ -51,12 +51,22 @@ class ChainRuntime {
   const RuntimeCounters& counters() const { return counters_; }
 
  private:
+  // How flows of another revision come to this one. Worked out at the first of them.
+  struct Takeover {
+    uint32_t revision = 0;  // 0: none yet
+    bool possible = false;  // the pool knows where that revision kept the state
+    bool keeps_extent = false;
+    StateLayout layout;
+  };
   enum class Progress : uint8_t { kDone, kNoRoom };  // kNoRoom: the packet was not processed
 
   Progress find_flow(const Packet& packet, size_t index, uint32_t now_s);
   bool may_go_on(const FlowRecord& record, const PacketMeta& meta, uint32_t now_s);
-  bool still_allowed(const FlowRecord& record);
-  Progress follow(RecordId id, const PacketMeta& meta, uint32_t now_s);
+  bool take_over(const FlowRecord& record);
+  const Takeover& takeover_from(uint32_t revision);
+  void restamp(RecordId id);
+  bool has_room(uint32_t changes, size_t index) const;
+  Progress follow(RecordId id, size_t index, const PacketMeta& meta, uint32_t now_s);
   Progress open_flow(const Packet& packet, size_t index, uint32_t now_s);
   DropReason open_functions(OpeningFlow& flow);
   bool used_before(RecordId id, size_t index) const;
@@ -69,6 +79,11 @@ class ChainRuntime {
   Timeouts timeouts_;
   std::vector<std::unique_ptr<AnyStep>> steps_;  // in the chain's order
   bool has_process_ = false;                     // of any step
+  std::array<Takeover, 4> takeovers_{};          // the latest, in turn
+  size_t next_takeover_ = 0;
+  // Of the flow that take_over() said yes to last.
+  alignas(64) std::array<uint8_t, kHardStateBytes> taken_hard_{};
+  bool taken_extent_ = false;
   std::array<RecordId, kBurstPackets> flows_{};  // of the burst's packets; 0: none
   RuntimeCounters counters_;
 };

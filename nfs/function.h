@@ -9,18 +9,28 @@
 //   struct Soft { ... };                           // one worker's counters and caches; may be lost
 //   static Result<F> create(const Config&, const FunctionContext&);    // validates everything
 //   Soft make_soft() const;                                            // allocates everything
-//   Decision open(NewFlow<F>&, Soft&) const;       // a flow's first packet: accept, or refuse and
-//   why bool still_allowed(const FlowKey& inside, Side initiator, const Hard&, Soft&) const;
+//   Decision open(NewFlow<F>&, Soft&) const;       // a flow's first packet: accept, or refuse why
+//   bool still_allowed(const FlowKey& inside, Side initiator, const Hard&, Soft&) const;
 //                                                  // a flow of another revision: may it go on?
 // and, where it has to see more than first packets,
 //   void process(Burst<F>&, Soft&) const;          // every packet, the first included
 // and, if it translates,
-//   FlowKey outside_key(const FlowKey& inside, const Hard&) const;     // of packets entering
-//   outside std::span<const Be32> external_addresses() const;
+//   FlowKey outside_key(const FlowKey& inside, const Hard&) const;   // of packets from outside
+//   std::span<const Be32> external_addresses() const;
+// and, if it keeps more of a flow than fits into Hard (one function of a chain may),
+//   static constexpr size_t kVariableBytes;        // at most; see FlowPacket::commit_variable()
+// and, to take over flows from other revisions of the chain,
+//   static constexpr uint32_t kStateVersion = 1;   // of the meaning of Hard's and variable bytes
+//   std::optional<Hard> migrate(uint32_t from_version, std::span<const uint8_t> hard) const;
+//                                                  // state that another version of F has left
+//   std::optional<Hard> adopt(const FlowKey& inside, Side initiator) const;
+//                                                  // a flow that opened without F
+// Without the hook, or if it returns nothing, the flow ends: its packet is judged as a first one.
+// The variable state of another version is dropped; so is that of a function that is gone.
 //
-// Hard state is const to a function; NewFlow::commit() is the only way to write it. There is no
-// clock, lock, allocation or I/O after make_soft(): time comes in with the burst. nfs/step.h turns
-// F into a step of a chain.
+// Hard state is const to a function; NewFlow::commit() and FlowPacket::commit_variable() are the
+// only ways to write it. There is no clock, lock, allocation or I/O after make_soft(): time comes
+// in with the burst. nfs/step.h turns F into a step of a chain.
 //
 // Thread rule: an F is shared by processes that do not change it; a Soft belongs to one worker.
 #pragma once
@@ -35,6 +45,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <type_traits>
 
 #include "nfs/headers.h"
@@ -50,13 +61,16 @@ inline constexpr size_t kBurstPackets = 64;
 // is not kChain.
 enum class Scope : uint8_t { kFlow, kEndpoint, kHost, kChain };
 
-class Classifier;  // nfs/firewall/classifier.h
+class Classifier;   // nfs/firewall/classifier.h
+class AnyFunction;  // nfs/step.h
 
 // What the platform lends a function at creation.
 struct FunctionContext {
   std::string field;  // path of the configuration, for errors: "spec.functions[0].config"
   // Makes the rule classifier: rte_acl in a node, a linear search in tests and in the controller.
   std::function<std::unique_ptr<Classifier>()> make_classifier;
+  // Makes a function that is not built in, or nothing if there is no such type. May be empty.
+  std::function<std::unique_ptr<AnyFunction>(std::string_view type)> make_function = {};
 };
 
 struct Decision {
@@ -123,6 +137,8 @@ inline size_t editable_bytes(const PacketMeta& meta) {
 // A burst on its way through the steps. Arrays are parallel, one element for each packet.
 struct BurstFrame {
   std::span<Packet> packets;
+  FlowTable& table;
+  std::span<const RecordId> flows;                       // 0: dropped before it had a flow
   std::array<const FlowRecord*, kBurstPackets> records;  // nullptr: dropped before it had a flow
   UndoLog& undo;
   uint64_t saved = 0;  // bit i: packet i is in the undo log
@@ -161,6 +177,17 @@ class FlowPacket {
     typename F::Hard hard;
     std::memcpy(&hard, frame_.records[index_]->hard + hard_offset_, sizeof(hard));
     return hard;
+  }
+  // F's variable state of the flow, as this burst sees it; empty: none yet, or it was damaged and
+  // is lost. Valid until the next call for any packet.
+  std::span<const std::byte> variable() const { return frame_.table.extent(frame_.flows[index_]); }
+  // Replaces it, with at most F::kVariableBytes; nothing frees it. False: the pool is full, and the
+  // flow keeps what it had.
+  [[nodiscard]] bool commit_variable(std::span<const std::byte> content) {
+    assert(content.size() <= F::kVariableBytes);
+    const OpenStatus status = frame_.table.set_extent(frame_.flows[index_], content);
+    assert(status != OpenStatus::kWriteSetFull);  // the runtime ends the burst before
+    return status == OpenStatus::kOk;
   }
   // The frame, to change: its first editable_bytes() only.
   uint8_t* edit() {

@@ -12,6 +12,9 @@ Result<std::unique_ptr<AnyFunction>> build_function(const FunctionSpec& spec,
     if (entry.type == spec.type) return entry.build(spec, own);
     accepted.append(accepted.empty() ? "" : ", ").append(entry.type);
   }
+  if (own.make_function) {
+    if (auto made = own.make_function(spec.type)) return Built(std::move(made));
+  }
   return invalid(field + ".type", "unknown function \"" + spec.type + "\"; accepted: " + accepted);
 }
 

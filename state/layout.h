@@ -243,7 +243,6 @@ struct ExtentHeader {
   uint64_t checksum;  // +8 of the two fields above and the content, zero-padded to 8 bytes
 };
 static_assert(sizeof(ExtentHeader) == 16);
-inline constexpr size_t kMaxExtentBytes = 16 * 1024;
 constexpr uint32_t extent_blocks(size_t bytes) {
   return bytes == 0 ? 0
                     : static_cast<uint32_t>((sizeof(ExtentHeader) + bytes + kBlockBytes - 1) /

@@ -24,6 +24,12 @@ bool overlap(const LayoutEntry& entry, uint32_t first_revision, uint32_t last_re
   return entry.first_revision <= last_revision && first_revision <= entry.last_revision;
 }
 
+// Whoever reads a record by it stays within the record.
+bool is_sound(const FunctionLayout& function) {
+  return function.type[sizeof(function.type) - 1] == 0 &&
+         size_t{function.offset} + function.bytes <= kHardStateBytes;
+}
+
 }  // namespace
 
 uint64_t layout_checksum(const LayoutEntry& entry, HashSecret secret) {
@@ -39,6 +45,7 @@ LayoutTable::LayoutTable(const Pool& pool, uint32_t chain)
 bool LayoutTable::is_valid(const LayoutEntry& entry) const {
   return entry.layout.functions <= kMaxLayoutFunctions &&
          entry.first_revision <= entry.last_revision &&
+         std::ranges::all_of(entry.layout.all(), is_sound) &&
          entry.checksum == layout_checksum(entry, pool_.hash_secret());
 }
 

@@ -33,7 +33,7 @@ void spin(uint64_t cycles) {
 Persistence::Persistence(bool flushes, InjectedDelay delay)
     : flushes_(flushes),
       delayed_(flushes && delay.any()),
-      writes_back_(flushes && !delayed_ && pmem_has_auto_flush() != 1) {
+      writes_back_(flushes && delay.line_ns == 0 && pmem_has_auto_flush() != 1) {
   if (!delayed_) return;
   const double per_ns = tsc_cycles_per_ns();
   fence_delay_cycles_ = static_cast<uint64_t>(delay.fence_ns * per_ns);
@@ -111,7 +111,7 @@ void Persistence::drain() const {
 
 void Persistence::delay_lines(const void* address, size_t bytes) const {
   constexpr uintptr_t kLine = 64;
-  if (bytes == 0) return;
+  if (bytes == 0 || line_delay_cycles_ == 0) return;
   const auto first = reinterpret_cast<uintptr_t>(address) / kLine;
   const auto last = (reinterpret_cast<uintptr_t>(address) + bytes - 1) / kLine;
   spin((last - first + 1) * line_delay_cycles_);

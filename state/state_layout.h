@@ -24,6 +24,9 @@ struct FunctionLayout {
 };
 static_assert(sizeof(FunctionLayout) == 48);
 
+// Of a flow's state of variable size, its extent.
+inline constexpr size_t kMaxExtentBytes = 16 * 1024;
+
 // Each of the hard state's 8-byte units for a function of its own, and one with an extent alone.
 inline constexpr size_t kMaxLayoutFunctions = kHardStateBytes / 8 + 1;
 

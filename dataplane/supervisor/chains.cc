@@ -21,6 +21,7 @@
 #include "dataplane/chain_revision.h"
 #include "dataplane/supervisor/supervisor.h"
 #include "dataplane/worker.h"
+#include "state/layout_table.h"
 
 namespace flowkeep {
 namespace {
@@ -209,6 +210,11 @@ void Supervisor::on_built(ChainState& chain, const ZygoteMessage& message) {
   }
   chain.build_ms = message.build_ms;
   Result<void> acceptable = check_externals(chain, message);
+  if (acceptable) {  // before a worker of it runs
+    const uint32_t running = chain.revision.revision();
+    acceptable = LayoutTable(*pool_, header_.chains[chain.index].pool_index)
+                     .attach(chain.next->revision(), message.layout, {&running, 1});
+  }
   const uint32_t slots = wanted_slots(*chain.next);
   if (acceptable && slots > chain.slots.size()) acceptable = take_slots(chain, slots);
   if (!acceptable) {
