@@ -13,7 +13,7 @@ Result<std::unique_ptr<AnyFunction>> build_function(const FunctionSpec& spec,
     accepted.append(accepted.empty() ? "" : ", ").append(entry.type);
   }
   if (own.make_function) {
-    if (auto made = own.make_function(spec.type)) return Built(std::move(made));
+    if (auto made = own.make_function(spec.type)) return made;
   }
   return invalid(field + ".type", "unknown function \"" + spec.type + "\"; accepted: " + accepted);
 }
