@@ -39,11 +39,11 @@ inline constexpr uint32_t kRingPackets =
 inline constexpr size_t kBurst = 64;
 inline constexpr size_t kEvents = 1024;
 
-// Real-time priorities (SCHED_RR), so that a failover does not wait for a processor on a busy
-// machine: the supervisor, and above all else but it a zygote that has built its revision, and a
-// worker from its birth as a standby until it has taken over.
-inline constexpr int kSupervisorPriority = 2;
-inline constexpr int kStandbyPriority = 1;
+// Real-time priority (SCHED_RR) of the supervisor and of whom a slot waits for, so that a failover
+// does not wait for a processor on a busy machine: of a standby from the moment that it is given a
+// slot until it has ended its first burst, and of a zygote that forks one for a slot that is vacant
+// already.
+inline constexpr int kUrgentPriority = 2;
 
 // A word that a process sleeps on and others ring. Works across processes.
 struct Doorbell {

@@ -1,6 +1,7 @@
 #include "dataplane/sandbox.h"
 
 #include <linux/seccomp.h>
+#include <sched.h>
 #include <seccomp.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -18,6 +19,13 @@ Result<WorkerSandbox> WorkerSandbox::compile() {
                             SCMP_SYS(rt_sigreturn), SCMP_SYS(restart_syscall)}) {
     failed |= seccomp_rule_add(context, SCMP_ACT_ALLOW, allowed, 0);
   }
+  // A standby maps pages that have come into use: it could as well touch them.
+  const scmp_arg_cmp populate = SCMP_A2(SCMP_CMP_EQ, MADV_POPULATE_READ, 0);
+  failed |= seccomp_rule_add_array(context, SCMP_ACT_ALLOW, SCMP_SYS(madvise), 1, &populate);
+  // A worker that has taken over goes down to the normal priority.
+  const scmp_arg_cmp normal[] = {SCMP_A0(SCMP_CMP_EQ, 0, 0), SCMP_A1(SCMP_CMP_EQ, SCHED_OTHER, 0)};
+  failed |=
+      seccomp_rule_add_array(context, SCMP_ACT_ALLOW, SCMP_SYS(sched_setscheduler), 2, normal);
   const int file = memfd_create("flowkeep-seccomp", MFD_CLOEXEC);
   WorkerSandbox sandbox;
   if (failed == 0 && file >= 0 && seccomp_export_bpf(context, file) == 0) {

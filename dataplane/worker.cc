@@ -4,7 +4,7 @@
 #include <rte_mbuf.h>
 #include <rte_prefetch.h>
 #include <rte_ring_peek_zc.h>
-#include <sys/mman.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <cstring>
@@ -19,7 +19,8 @@ constexpr uint32_t kSweepBuckets = 4;  // looked at after some bursts
 constexpr uint32_t kIdleSweepBuckets = 256;
 constexpr uint32_t kSweepRecords = 8;  // of each bucket, a time
 constexpr uint64_t kSweepEveryBursts = 16;
-constexpr double kSpinUs = 20;  // before sleeping; longer starves others on a small machine
+constexpr int kPiecesAtOnce = 4;  // that a standby maps in one go, at its high priority
+constexpr double kSpinUs = 20;    // before sleeping; longer starves others on a small machine
 
 Packet packet_of(void* object) {
   auto* mbuf = static_cast<rte_mbuf*>(object);
@@ -38,25 +39,45 @@ void*& at(const rte_ring_zc_data& reserved, unsigned i) {
 Worker::Worker(const Arena& arena, Pool& pool, const Chain& chain, size_t process,
                uint32_t chain_index, uint32_t first_burst)
     : arena_(arena),
-      pool_(pool),
       process_(arena.header().processes[process]),
       birth_(process_.births.load()),
       chain_(arena.header().chains[chain_index]),
       table_(pool, chain_.pool_index, FlowTable::kNoLog),
       runtime_(chain, table_, process_.revision.load(),
                static_cast<uint32_t>(arena.header().started_at_s)),
+      memory_(arena, pool),
       burst_limit_(first_burst) {}
 
 bool Worker::leave_asked() const {
   return process_.leave.load(std::memory_order_relaxed) != 0;
 }
 
+bool Worker::is_wanted() const {
+  return process_.slot.load(std::memory_order_acquire) >= 0 || leave_asked();
+}
+
+void Worker::prepare() {
+  if (!is_wanted()) memory_.map_essentials();
+  process_.state.store(ProcessState::kStandby);
+  const sched_param none{};
+  sched_setscheduler(0, SCHED_BATCH, &none);
+  while (!is_wanted() && memory_.read_more()) {
+  }
+  sched_setscheduler(0, SCHED_IDLE, &none);
+  while (!is_wanted() && memory_.map_more()) {
+  }
+  sched_setscheduler(0, SCHED_OTHER, &none);
+  // The supervisor has raised the priority of whom it gave a slot to, perhaps before this.
+  const sched_param urgent{.sched_priority = kUrgentPriority};
+  if (is_wanted()) sched_setscheduler(0, SCHED_RR, &urgent);
+}
+
 void Worker::run() {
   process_.state.store(ProcessState::kStandby);
-  while (process_.slot.load(std::memory_order_acquire) < 0) {
-    if (leave_asked()) return;
-    sleep_on(process_.assigned, kSleepMs,
-             [this] { return process_.slot.load() >= 0 || leave_asked(); });
+  while (!is_wanted()) {
+    sleep_on(process_.assigned, kSleepMs, [this] { return is_wanted(); });
+    for (int pieces = 0; pieces < kPiecesAtOnce && !is_wanted() && memory_.map_more(); ++pieces) {
+    }
   }
   if (leave_asked() || process_.births.load() != birth_) return;
   adopt(static_cast<size_t>(process_.slot.load()));
@@ -73,13 +94,6 @@ void Worker::run() {
       rte_pause();
     }
   }
-}
-
-void Worker::touch_memory() const {
-  // Refused before Linux 5.14: the pages then come when they are touched.
-  madvise(arena_.base(), arena_.header().packet_offset, MADV_POPULATE_WRITE);
-  const std::span<std::byte> fixed = pool_.fixed_regions();
-  madvise(fixed.data(), fixed.size(), MADV_POPULATE_READ);
 }
 
 void Worker::adopt(size_t slot) {
@@ -127,8 +141,7 @@ size_t Worker::burst() {
   if (careful != kBurst) [[unlikely]]
     end_caution();
   if (!first_burst_ended_) [[unlikely]]
-    slot_->first_burst_tsc.store(rte_rdtsc());
-  first_burst_ended_ = true;
+    end_takeover();
   burst_limit_ = std::min<uint32_t>(4 * burst_limit_, kBurst);
 
   bump(slot_->bursts);
@@ -190,6 +203,13 @@ void Worker::idle() {
   sleep_on(slot_->doorbell, kSleepMs,
            [this] { return rte_ring_count(inbox_) != 0 || leave_asked(); });
   if (rte_ring_count(inbox_) == 0 && !leave_asked()) sweep(kIdleSweepBuckets);
+}
+
+void Worker::end_takeover() {
+  slot_->first_burst_tsc.store(rte_rdtsc());
+  first_burst_ended_ = true;
+  const sched_param normal{};
+  sched_setscheduler(0, SCHED_OTHER, &normal);
 }
 
 // A word of the line that the worker's loop reads anyway; asked once a burst, so that a burst stops

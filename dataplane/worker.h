@@ -29,6 +29,7 @@
 #include <memory>
 
 #include "dataplane/arena.h"
+#include "dataplane/worker_memory.h"
 #include "nfs/chain.h"
 #include "nfs/chain_runtime.h"
 #include "state/flow_table.h"
@@ -43,9 +44,9 @@ class Worker {
   Worker(const Arena& arena, Pool& pool, const Chain& chain, size_t process, uint32_t chain_index,
          uint32_t first_burst = 1);
 
-  // Maps what a take-over is sure to need, so that it meets no page fault there: the rings, control
-  // blocks and redo logs of every slot. Before the sandbox.
-  void touch_memory() const;
+  // Ready to be given a slot from here on. Until it is, and while there are, pages are mapped, at a
+  // priority that takes no processor from others. Before the sandbox.
+  void prepare();
   // Serves until asked to leave; then returns. Sleeps as a standby until a slot is assigned.
   void run();
 
@@ -56,19 +57,21 @@ class Worker {
   void apply_and_release(uint32_t packets);
   void sweep(uint32_t buckets);
   void idle();
+  void end_takeover();
   bool leave_asked() const;
+  bool is_wanted() const;
   void look_whether_to_stop();
   void reached(BurstStep step);
   void stay(BurstStep step);
   void end_caution();
 
   const Arena& arena_;
-  const Pool& pool_;
   WorkerProcess& process_;
   const uint32_t birth_;
   ChainBlock& chain_;
   FlowTable table_;
   ChainRuntime runtime_;
+  WorkerMemory memory_;
   size_t slot_number_ = 0;
   WorkerSlot* slot_ = nullptr;
   rte_ring* inbox_ = nullptr;

@@ -64,7 +64,7 @@ std::string read_all(int fd) {
   end.announce(arena.header(), entry);
   Worker worker(arena, pool, chain, process, chain_index);
   if (entry.births.load() != birth) _exit(0);  // else the worker has seen the same
-  worker.touch_memory();
+  worker.prepare();
   sandbox.enter();
   worker.run();
   entry.state.store(ProcessState::kLeft);
@@ -105,10 +105,6 @@ std::string read_all(int fd) {
   answer.layout = (*chain)->state_layout();
   send_message(socket, answer);
 
-  // Its workers inherit it: a standby is there soon, and takes over at once, on a busy machine too.
-  sched_param urgent{};
-  urgent.sched_priority = kStandbyPriority;
-  sched_setscheduler(0, SCHED_RR, &urgent);
   for (ZygoteMessage request; receive_message(socket, request);) {
     if (request.kind != ZygoteMessage::kForkWorker) continue;
     const pid_t pid = fork_sibling();

@@ -169,6 +169,24 @@ std::span<std::byte> Pool::fixed_regions() const {
   return {impl_->regions.base(), impl_->regions.geometry().pages_at};
 }
 
+Pool::PageRun Pool::next_pages_in_use(uint64_t first, uint64_t most) const {
+  const Regions& regions = impl_->regions;
+  const auto in_use = [table = regions.page_table()](uint64_t page) {
+    return __atomic_load_n(&table[page], __ATOMIC_RELAXED) != 0;
+  };
+  const uint64_t pages = regions.geometry().pages;
+  while (first < pages && !in_use(first)) ++first;
+  uint64_t end = first;
+  while (end < pages && end - first < most && in_use(end)) ++end;
+  std::byte* begin = regions.base() + (regions.first_page() + first) * kPageBytes;
+  return {{begin, (end - first) * kPageBytes}, end};
+}
+uint64_t Pool::page_claims() const {
+  const PageHints& hints = impl_->regions.page_hints();
+  return __atomic_load_n(&hints.next_page, __ATOMIC_RELAXED) +
+         __atomic_load_n(&hints.releases, __ATOMIC_RELAXED);
+}
+
 std::byte* Pool::base() const {
   return impl_->regions.base();
 }

@@ -113,6 +113,15 @@ class Pool {
   std::byte* base() const;  // start of the mapping; the same in every forked process
   // Everything before the pages: directory, bucket headers, leases, redo logs, page table.
   std::span<std::byte> fixed_regions() const;
+  // The first run of pages in use at or after page number `first` (from 0), at most `most` long.
+  // Empty: there is none. `end`: number of the page behind it.
+  struct PageRun {
+    std::span<std::byte> bytes;
+    uint64_t end = 0;
+  };
+  PageRun next_pages_in_use(uint64_t first, uint64_t most) const;
+  // Changes when pages are claimed or given back.
+  uint64_t page_claims() const;
   uint64_t bytes() const;
   Persistence& persistence() const;
 

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <utility>
 
 #include "dataplane/worker_end.h"
 
@@ -26,10 +27,10 @@ futex_waitv waiter(const std::atomic<uint32_t>& word, uint32_t seen) {
 
 }  // namespace
 
-DeathWatch::DeathWatch(ArenaHeader& header, int event_fd)
-    : header_(header), event_fd_(event_fd), thread_([this] { run(); }) {
+DeathWatch::DeathWatch(ArenaHeader& header, std::function<void()> on_death)
+    : header_(header), on_death_(std::move(on_death)), thread_([this] { run(); }) {
   sched_param parameters{};
-  parameters.sched_priority = kSupervisorPriority;
+  parameters.sched_priority = kUrgentPriority;
   pthread_setschedparam(thread_.native_handle(), SCHED_RR, &parameters);
 }
 
@@ -49,10 +50,7 @@ void DeathWatch::run() {
       const uint32_t seen = process.life.load();
       if (seen != 0 && (seen & FUTEX_OWNER_DIED) == 0) words[count++] = waiter(process.life, seen);
     }
-    if (look()) {
-      const uint64_t one = 1;
-      if (write(event_fd_, &one, sizeof(one)) < 0) return;
-    }
+    if (look()) on_death_();
     const long woken = syscall(SYS_futex_waitv, words, count, 0, nullptr, 0);
     if (woken < 0 && errno != EAGAIN && errno != EINTR) return;
   }

@@ -41,7 +41,7 @@ std::vector<std::string> port_names(const NodeConfig& config) {
 // forks.
 void prefer_supervisor() {
   sched_param parameters{};
-  parameters.sched_priority = kSupervisorPriority;
+  parameters.sched_priority = kUrgentPriority;
   if (sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &parameters) != 0)
     setpriority(PRIO_PROCESS, 0, -10);
 }
@@ -100,7 +100,11 @@ Result<std::unique_ptr<Supervisor>> Supervisor::start(const NodeConfig& config) 
   supervisor->medium_ = std::move(medium);
   supervisor->pool_->persistence().used_by(kSupervisorProcess);
   if (Result<void> up = supervisor->start_root(); !up) return up.error();
-  supervisor->death_watch_.emplace(supervisor->header_, supervisor->death_fd_);
+  const std::lock_guard<std::mutex> turn(supervisor->turn_);
+  supervisor->death_watch_.emplace(supervisor->header_, [self = supervisor.get()] {
+    const std::lock_guard<std::mutex> turn(self->turn_);
+    if (!self->stopping_) self->on_deaths();
+  });
   if (Result<void> up = supervisor->start_switch(); !up) {
     supervisor->stop_all();
     return up.error();
@@ -139,8 +143,8 @@ Supervisor::Supervisor(const NodeConfig& config, Arena arena, std::unique_ptr<Po
   signal_fd_ = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
   timer_fd_ = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
   wake_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  death_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  watch(death_fd_, Watch::kDeath, 0);
+  stall_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  watch(stall_fd_, Watch::kStall, 0);
   watch(signal_fd_, Watch::kSignal, 0);
   watch(timer_fd_, Watch::kTimer, 0);
   set_tick(kIdleTickMs);
@@ -148,7 +152,7 @@ Supervisor::Supervisor(const NodeConfig& config, Arena arena, std::unique_ptr<Po
 
 Supervisor::~Supervisor() {
   death_watch_.reset();
-  for (const int fd : {epoll_fd_, signal_fd_, timer_fd_, wake_fd_, death_fd_, agent_socket_}) {
+  for (const int fd : {epoll_fd_, signal_fd_, timer_fd_, wake_fd_, stall_fd_, agent_socket_}) {
     if (fd >= 0) close(fd);
   }
 }
@@ -186,7 +190,7 @@ Result<void> Supervisor::start_switch() {
   if (pid == 0) {
     become("flowkeep-switch", static_cast<pid_t>(header_.supervisor_pid.load()));
     pool_->persistence().used_by(kSwitchProcess);
-    const int status = switch_main(config_, arena_, *pool_, {wake_fd_, death_fd_});
+    const int status = switch_main(config_, arena_, *pool_, {wake_fd_, stall_fd_});
     std::fflush(nullptr);
     _exit(status);
   }
@@ -227,14 +231,17 @@ Result<void> Supervisor::start_agent() {
 }
 
 int Supervisor::run() {
+  std::unique_lock<std::mutex> turn(turn_);
   while (!stopping_) {
     epoll_event events[16];
+    turn.unlock();
     const int ready = epoll_wait(epoll_fd_, events, 16, -1);
-    // Deaths first: a failover waits for nothing else.
-    const auto is_death = [](const epoll_event& event) {
-      return static_cast<Watch>(event.data.u64 >> 32) == Watch::kDeath;
+    turn.lock();
+    // First: a failover waits for nothing else.
+    const auto is_stall = [](const epoll_event& event) {
+      return static_cast<Watch>(event.data.u64 >> 32) == Watch::kStall;
     };
-    if (std::any_of(events, events + ready, is_death)) on_deaths();
+    if (std::any_of(events, events + ready, is_stall)) on_stall();
     for (int i = 0; i < ready; ++i) {
       if (static_cast<Watch>(events[i].data.u64 >> 32) == Watch::kChild) {
         on_child_exit(static_cast<uint32_t>(events[i].data.u64));
@@ -256,7 +263,7 @@ int Supervisor::run() {
           on_zygote_message(static_cast<int>(number));
           break;
         case Watch::kChild:
-        case Watch::kDeath:
+        case Watch::kStall:
           break;
       }
     }

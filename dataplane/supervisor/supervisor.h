@@ -20,6 +20,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -49,7 +50,7 @@ class Supervisor {
   int run();
 
  private:
-  enum class Watch : uint32_t { kSignal, kTimer, kAgent, kChild, kZygote, kDeath };
+  enum class Watch : uint32_t { kSignal, kTimer, kAgent, kChild, kZygote, kStall };
   enum class Role { kSwitch, kAgent, kRoot, kZygote, kWorker };
 
   struct Child {
@@ -146,6 +147,7 @@ class Supervisor {
   void on_zygote_death(ChainState& chain, Zygote& zygote);
   void forget_unborn(uint32_t process);
   void forget_unborn(const ChainState& chain, uint32_t revision);
+  void on_stall();
   void on_deaths();
   void fail_over(uint32_t process, const WorkerDeath& death);
   WorkerDeath death_of(uint32_t process) const;
@@ -237,7 +239,7 @@ class Supervisor {
   int signal_fd_ = -1;
   int timer_fd_ = -1;
   int wake_fd_ = -1;
-  int death_fd_ = -1;  // written by the death watch, and by the switch when a worker stalls
+  int stall_fd_ = -1;  // written by the switch when a worker stalls
   std::optional<DeathWatch> death_watch_;
   int agent_socket_ = -1;
   uint64_t tick_ms_ = 0;
@@ -252,6 +254,8 @@ class Supervisor {
   bool takeovers_settled_ = true;
   bool stopping_ = false;
   bool failed_ = false;
+  // Held by whoever does the supervisor's work: run(), but while it waits, or the death watch.
+  std::mutex turn_;
 };
 
 }  // namespace flowkeep

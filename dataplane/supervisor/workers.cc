@@ -30,6 +30,17 @@ int64_t cpu_time_ns(pid_t pid) {
   return used.tv_sec * 1'000'000'000LL + used.tv_nsec;
 }
 
+// A child that an urgent process forks is urgent too.
+void make_urgent(pid_t pid) {
+  const sched_param urgent{.sched_priority = kUrgentPriority};
+  if (pid > 0) sched_setscheduler(pid, SCHED_RR, &urgent);
+}
+
+void make_normal(pid_t pid) {
+  const sched_param normal{};
+  if (pid > 0) sched_setscheduler(pid, SCHED_OTHER, &normal);
+}
+
 // Of /proc/PID/stat (proc(5)): the state letter, 'T' is stopped, 'Z' and 'X' are dead; and the
 // pending signals of its thread, among them a SIGKILL that it has not been scheduled to die of.
 struct ProcessStat {
@@ -169,6 +180,7 @@ void Supervisor::on_zygote_message(int socket) {
     case ZygoteMessage::kRefused:
       return on_refused(*chain, message);
     case ZygoteMessage::kWorkerPid:
+      make_normal(zygote->pid);
       if (message.pid > 0) {
         header_.processes[message.process].pid.store(message.pid);
         watch_child({Role::kWorker, message.pid, -1, message.process, chain->index});
@@ -182,10 +194,13 @@ void Supervisor::on_zygote_message(int socket) {
   }
 }
 
-// Told by the death watch or, of a worker that does not move, by the switch.
-void Supervisor::on_deaths() {
+// Told by the switch, of a worker that does not move.
+void Supervisor::on_stall() {
   uint64_t told = 0;
-  if (read(death_fd_, &told, sizeof(told)) < 0) return;
+  if (read(stall_fd_, &told, sizeof(told)) == sizeof(told)) on_deaths();
+}
+
+void Supervisor::on_deaths() {
   const uint32_t stalled = header_.switch_block.stalled.exchange(0);
   for (uint32_t i = 0; i < kMaxProcesses; ++i) {
     if (!workers_[i].used || workers_[i].failed_over) continue;
@@ -330,14 +345,21 @@ void Supervisor::assign(uint32_t process_index, uint8_t slot) {
   header_.slots[slot].first_burst_tsc.store(0);
   header_.slots[slot].process.store(static_cast<int32_t>(process_index));
   workers_[process_index].assigned_tsc = rte_rdtsc();
+  const pid_t pid = process.pid.load();
+  if (pid > 0) {
+    make_urgent(pid);
+  } else if (const auto chain = chains_.find(process.chain.load()); chain != chains_.end()) {
+    const bool next = chain->second.next_zygote.revision == process.revision.load();
+    make_urgent((next ? chain->second.next_zygote : chain->second.zygote).pid);
+  }
   process.slot.store(slot, std::memory_order_release);
   ring(process.assigned);
   takeovers_settled_ = false;
   set_tick(1);
 }
 
-// What a failover leaves for later: a worker that has begun serves at normal priority from then on,
-// and standbys are forked for those that were used up.
+// What a failover leaves for later: a worker that found no packets serves at normal priority from
+// then on, and standbys are forked for those that were used up.
 void Supervisor::settle_takeovers() {
   constexpr double kPatienceUs = 1000;
   if (takeovers_settled_) return;
@@ -354,8 +376,7 @@ void Supervisor::settle_takeovers() {
       unsettled[info.chain] = true;
       continue;
     }
-    const sched_param normal{};
-    sched_setscheduler(process.pid.load(), SCHED_OTHER, &normal);
+    make_normal(process.pid.load());
     info.assigned_tsc = 0;
   }
   for (auto& [index, chain] : chains_) {
