@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -28,7 +29,7 @@ struct Arrival {
 };
 struct Departure {
   DropReason reason = DropReason::kNone;  // kNone: forwarded
-  Bytes frame;                            // as it was forwarded; empty: dropped
+  Bytes frame;  // as it was forwarded, or, with a reason, answered; empty: dropped
   friend bool operator==(const Departure&, const Departure&) = default;
 };
 
@@ -88,6 +89,7 @@ class ChainHarness {
       const size_t ran = run_and_commit(rest);
       for (const Inside& packet : rest.first(ran)) {
         departures[packet.index] = departure_of(packet, arrivals[packet.index]);
+        count(packet.meta);
       }
       done += ran;
     }
@@ -114,6 +116,8 @@ class ChainHarness {
 
   uint64_t flows() const { return pool_->count_flows(chain_index_); }
   const RuntimeCounters& counters() const { return runtime_->counters(); }
+  // Packets that functions counted, by the counters' names; as the switch does.
+  const std::map<std::string, uint64_t>& counted() const { return counted_; }
   const Chain& chain() const { return *chain_; }
   FlowTable& table() { return *table_; }
   const Pool& pool() const { return *pool_; }
@@ -177,8 +181,10 @@ class ChainHarness {
 
   size_t run(std::span<Inside> queue) {
     std::vector<Packet> packets;
-    for (Inside& packet : queue)
+    for (Inside& packet : queue) {
+      packet.frame.reserve(kEditableBytes);  // an answer may be longer than its question
       packets.push_back({packet.frame.data(), &packet.meta, packets.size()});
+    }
     undo_->count = 0;
     return runtime_->run(packets, now_s, *undo_);
   }
@@ -220,9 +226,20 @@ class ChainHarness {
     start_worker();
   }
 
+  void count(const PacketMeta& meta) {
+    const std::vector<std::string> names = chain_->counter_names();
+    for (const uint16_t number : meta.counts) {
+      if (number != 0) ++counted_[names.at(number - 1U)];
+    }
+  }
+
   static Departure departure_of(const Inside& packet, const Arrival& arrival) {
     if (packet.meta.verdict == Verdict::kForward) return {DropReason::kNone, packet.frame};
     EXPECT_NE(packet.meta.reason, DropReason::kNone);
+    if (packet.meta.verdict == Verdict::kReply) {
+      return {packet.meta.reason,
+              Bytes(packet.frame.data(), packet.frame.data() + packet.meta.reply_length)};
+    }
     EXPECT_EQ(packet.frame, arrival.frame) << "a dropped packet was edited";
     return {packet.meta.reason, {}};
   }
@@ -236,6 +253,7 @@ class ChainHarness {
   std::unique_ptr<ChainRuntime> runtime_;
   std::unique_ptr<UndoLog> undo_;
   uint64_t bursts_ = 0;
+  std::map<std::string, uint64_t> counted_;
 };
 
 }  // namespace flowkeep
