@@ -37,7 +37,7 @@ class FirewallTest : public testing::TestWithParam<Crash> {
     }
   }
 };
-INSTANTIATE_TEST_SUITE_P(Crashes, FirewallTest, testing::Values(Crash::kNever, Crash::kEveryBurst));
+INSTANTIATE_TEST_SUITE_P(Crashes, FirewallTest, testing::ValuesIn(kEveryMode));
 
 TEST_P(FirewallTest, DeniesWhatNoRuleMatches) {
   expect("", std::to_array<Case>({
