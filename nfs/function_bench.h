@@ -36,6 +36,10 @@ struct Passage {
     return {in, {DropReason::kNone, packet.build()}};
   }
   Passage dropped(DropReason reason) const { return {in, {reason, {}}}; }
+  // Dropped, and its sender is told so.
+  Passage answered(DropReason reason, const PacketBuilder& answer) const {
+    return {in, {reason, answer.build()}};
+  }
 };
 inline Passage from(Side side, const PacketBuilder& packet) {
   const Bytes frame = packet.build();
@@ -143,6 +147,7 @@ inline std::set<std::string> durable_flows(ChainHarness& harness) {
 
 inline CounterChanges counters_of(const ChainHarness& harness) {
   CounterChanges changes;
+  for (const auto& [name, count] : harness.counted()) changes[name] = count;
   const RuntimeCounters counters = harness.counters();
   for (const auto& [name, counter] : kRuntimeCounters) {
     if (counters.*counter != 0) changes[name] = counters.*counter;

@@ -24,7 +24,7 @@ constexpr uint32_t kLongAfter_s = 100'000;  // every flow has expired
 // ---- Chains.
 
 std::string random_rule(FuzzScript& script, uint32_t n) {
-  constexpr std::string_view kActions[] = {"accept", "accept", "drop"};
+  constexpr std::string_view kActions[] = {"accept", "accept", "drop", "reject"};
   constexpr std::string_view kDirections[] = {"any", "from_inside", "from_outside"};
   constexpr std::string_view kProtocols[] = {"any", "tcp", "udp", "icmp"};
   constexpr std::string_view kPrefixes[] = {"10.0.0.0/24", "10.0.0.2", "198.51.100.0/24",
@@ -246,6 +246,19 @@ void check_forwarded(ChainHarness& harness, const Arrival& arrival, const Bytes&
   demand(other == after.key.reversed(), "the record has the key of the packet that left");
 }
 
+// A packet that was answered: its sender gets the answer.
+void check_answer(const Arrival& arrival, const Bytes& answer) {
+  const auto header_of = [](const Bytes& frame) {
+    return checked_header<Ipv4Header>(frame.data(), sizeof(EthernetHeader));
+  };
+  demand(answer.size() >= sizeof(EthernetHeader) + sizeof(Ipv4Header), "an answer is a packet");
+  demand(answer.size() <= kEditableBytes, "an answer fits into what the undo log covers");
+  if (header_of(answer).version() != 4) return;
+  demand(header_of(answer).dst.get() == header_of(arrival.frame).src.get(),
+         "it goes to the sender");
+  demand(checksum_faults(answer).empty(), "its checksums are right: " + checksum_faults(answer));
+}
+
 struct Played {
   std::vector<Departure> departures;
   std::set<std::string> flows;
@@ -260,7 +273,9 @@ Played play(FuzzScript script, ChainHarness& harness) {
     for (uint32_t n = 1 + script.below(8); n > 0; --n) arrivals.push_back(traffic.next());
     const std::vector<Departure> departures = harness.burst(arrivals);
     for (size_t i = 0; i < departures.size(); ++i) {
-      if (departures[i].reason != DropReason::kNone) continue;
+      const bool passed = departures[i].reason == DropReason::kNone;
+      if (!passed && !departures[i].frame.empty()) check_answer(arrivals[i], departures[i].frame);
+      if (!passed) continue;
       check_forwarded(harness, arrivals[i], departures[i].frame, departures.size() == 1);
       traffic.has_passed(arrivals[i].side, departures[i].frame);
     }

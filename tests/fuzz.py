@@ -44,8 +44,8 @@ FUZZERS = {
     "firewall": Fuzzer("nfs/fuzz_firewall", "packets through a firewall", 1_500),
     "nat44": Fuzzer("nfs/fuzz_nat44", "packets through a NAT", 1_500),
     "dscp": Fuzzer("nfs/fuzz_dscp", "packets through a marker", 1_500),
-    "chain-yaml": Fuzzer("controller/fuzz_chain_yaml", "chains as flowkeepctl reads them", 10_000, 4096,
-                         ("configs/chains/*.yaml",)),
+    "chain-yaml": Fuzzer("controller/fuzz_chain_yaml", "chains and files of rules as flowkeepctl reads them", 10_000, 4096,
+                         ("configs/chains/*.yaml", "tests/seeds/chain*")),
     "node-yaml": Fuzzer("dataplane/fuzz_node_config", "a node's configuration", 10_000, 4096, ("configs/nodes/*.yaml",)),
     "pool": Fuzzer("state/fuzz_pool", "everything that reads a state pool, over a damaged one", 300),
 }

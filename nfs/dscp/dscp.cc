@@ -9,21 +9,36 @@ namespace flowkeep {
 namespace {
 
 constexpr uint32_t kLargestDscp = 63;
-constexpr uint8_t kEcnBits = 0x03;  // beside the DSCP in its byte (RFC 3168 section 5)
 
 Result<void> check_dscp(uint32_t dscp, const std::string& field) {
   if (dscp <= kLargestDscp) return {};
   return invalid(field, std::to_string(dscp) + " is no DSCP; accepted: 0 to 63");
 }
 
-void mark(Ipv4Header& header, uint8_t dscp) {
-  const auto first_word = [&header] {
-    return Be16::from_host(static_cast<uint16_t>(header.version_and_words << 8 | header.dscp_ecn));
-  };
-  const Be16 before = first_word();
-  header.dscp_ecn = static_cast<uint8_t>(dscp << 2 | (header.dscp_ecn & kEcnBits));
+// Version, header length and traffic class of IPv4; version, traffic class and the begin of the
+// flow label of IPv6.
+uint16_t first_word(const uint8_t* ip) {
+  return static_cast<uint16_t>(ip[0] << 8 | ip[1]);
+}
+
+bool is_ipv4(const uint8_t* ip) {
+  return ip[0] >> 4 == 4;
+}
+
+// The DSCP is the upper six bits of the traffic class (RFC 2474 section 3).
+uint16_t marked(uint16_t word, bool ipv4, uint8_t dscp) {
+  const unsigned shift = ipv4 ? 2 : 6;
+  return static_cast<uint16_t>((word & ~(kLargestDscp << shift)) | unsigned{dscp} << shift);
+}
+
+void mark(uint8_t* ip, uint16_t word) {
+  const Be16 before = Be16::from_host(first_word(ip));
+  ip[0] = static_cast<uint8_t>(word >> 8);
+  ip[1] = static_cast<uint8_t>(word);
+  if (!is_ipv4(ip)) return;  // IPv6 has no checksum of its own, and no other covers this word
+  auto& header = checked_header<Ipv4Header>(ip, 0);
   ChecksumDelta delta;
-  delta.replace(before, first_word());
+  delta.replace(before, Be16::from_host(word));
   header.checksum.set(delta.applied_to(header.checksum.get()));
 }
 
@@ -68,10 +83,9 @@ Decision Dscp::open(NewFlow<Dscp>& flow, Soft&) const {
 void Dscp::process(Burst<Dscp>& burst, Soft&) const {
   burst.for_each([](FlowPacket<Dscp>& packet) {
     const uint16_t l3_offset = packet.meta().l3_offset;
-    const auto& header = checked_header<Ipv4Header>(packet.bytes(), l3_offset);
-    const uint8_t dscp = packet.hard().dscp;
-    if (header.dscp_ecn >> 2 == dscp) return;
-    mark(checked_header<Ipv4Header>(packet.edit(), l3_offset), dscp);
+    const uint8_t* ip = packet.bytes() + l3_offset;
+    const uint16_t word = marked(first_word(ip), is_ipv4(ip), packet.hard().dscp);
+    if (word != first_word(ip)) mark(packet.edit() + l3_offset, word);
   });
 }
 
