@@ -19,6 +19,8 @@
 #include <string_view>
 
 #include "dataplane/burst_step.h"
+#include "dataplane/chain_counters.h"
+#include "dataplane/event_ring.h"
 #include "dataplane/shared_text.h"
 #include "dataplane/takeover_log.h"
 #include "nfs/packet.h"
@@ -103,6 +105,8 @@ struct alignas(64) WorkerSlot {
   alignas(64) Doorbell doorbell;
   // Packets' first bytes before the running burst changed them.
   alignas(64) UndoLog undo;
+  // What functions tell the users: worker, read by the agent.
+  EventRing events;
 };
 
 // A chain as the switch sees it. Written by the supervisor while inactive, then counters by the
@@ -207,6 +211,7 @@ struct ArenaHeader {
   SwitchBlock switch_block;
   PortBlock ports[kMaxPorts];
   ChainBlock chains[kMaxChains];
+  ChainCounters counters[kMaxChains];
   WorkerProcess processes[kMaxProcesses];
   WorkerSlot slots[kMaxWorkerSlots];
   EventEntry events[kEvents];

@@ -13,15 +13,19 @@
 #include <string>
 #include <vector>
 
+#include "nfs/flow_phase.h"
 #include "nfs/registry.h"
 #include "state/state_layout.h"
 
 namespace flowkeep {
 
+inline constexpr size_t kMaxChainCounters = 16'384;
+
 struct ChainSpec {
   std::string name;
   uint32_t revision = 0;
   std::vector<FunctionSpec> functions;  // in order from the inside to the outside
+  Timeouts timeouts = {};
 };
 
 // Offset in FlowRecord::hard of each function's hard state, given their sizes; aligned to 8 bytes.
@@ -33,7 +37,8 @@ class Chain {
   struct Element {
     std::unique_ptr<AnyFunction> function;
     size_t hard_offset = 0;
-    uint8_t instance = 0;  // how many functions of the same type come before it
+    uint16_t counters = 0;  // number of its first counter
+    uint8_t instance = 0;   // how many functions of the same type come before it
   };
 
   // Errors name the field: "spec.functions[1].config.rules[2].source[0]". context.field is not
@@ -44,6 +49,7 @@ class Chain {
   const std::string& name() const { return name_; }
   uint32_t revision() const { return revision_; }
   std::span<const Element> elements() const { return elements_; }
+  const Timeouts& timeouts() const { return timeouts_; }
   // Where the functions keep their hard state; tells workers of other revisions.
   const StateLayout& state_layout() const { return state_layout_; }
   // Entry of a layout, this chain's or another revision's, for element `index` of this chain; null:
@@ -51,6 +57,8 @@ class Chain {
   const FunctionLayout* find_state(const StateLayout& layout, size_t index) const;
   // The most that a function of the chain keeps beside the record; 0: none does.
   size_t variable_bytes() const { return variable_bytes_; }
+  // Names of all functions' counters, of which a packet's counts are the numbers: "firewall.web".
+  std::vector<std::string> counter_names() const;
   // The coarsest scope of the functions that is not kChain.
   Scope steering_scope() const { return scope_; }
   // Addresses that the outside sees instead of the inside hosts'. Empty: the chain does not
@@ -64,6 +72,7 @@ class Chain {
 
   std::string name_;
   uint32_t revision_;
+  Timeouts timeouts_;
   std::vector<Element> elements_;
   const Element* translator_ = nullptr;  // at most one
   Scope scope_ = Scope::kFlow;

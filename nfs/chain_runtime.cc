@@ -1,5 +1,6 @@
 #include "nfs/chain_runtime.h"
 
+#include <algorithm>
 #include <cassert>
 
 #include "nfs/headers.h"
@@ -14,6 +15,10 @@ bool is_icmp_error(const PacketMeta& meta) {
 void drop(PacketMeta& meta, DropReason reason) {
   meta.verdict = Verdict::kDrop;
   meta.reason = reason;
+}
+void refuse(PacketMeta& meta, const Decision& decision) {
+  meta.verdict = decision.answered ? Verdict::kReply : Verdict::kDrop;
+  meta.reason = decision.refused;
 }
 
 // Only what begins a conversation opens a flow: a SYN (as in RFC 6146 section 3.5.2.2), an echo
@@ -34,14 +39,14 @@ bool may_open(const Packet& packet) {
 }  // namespace
 
 ChainRuntime::ChainRuntime(const Chain& chain, FlowTable& table, uint32_t revision,
-                           uint32_t resumed_s, const Timeouts& timeouts)
+                           uint32_t resumed_s)
     : chain_(chain),
       table_(table),
       revision_(revision),
       resumed_s_(resumed_s),
-      timeouts_(timeouts) {
+      timeouts_(chain.timeouts()) {
   for (const Chain::Element& element : chain.elements()) {
-    steps_.push_back(element.function->make_step(element.hard_offset));
+    steps_.push_back(element.function->make_step({element.hard_offset, element.counters}));
     has_process_ |= steps_.back()->has_process();
   }
 }
@@ -56,20 +61,24 @@ size_t ChainRuntime::run(std::span<Packet> packets, uint32_t now_s, UndoLog& und
     table_.prefetch_record(packet.meta->bucket, packet.meta->hash);
   }
   size_t done = 0;
-  while (done < packets.size() && find_flow(packets[done], done, now_s) == Progress::kDone) ++done;
+  while (done < packets.size() && find_flow(packets[done], done, now_s, undo) == Progress::kDone)
+    ++done;
   assert(done > 0 || packets.empty() || table_.dirty());
   if (has_process_) run_functions(packets.first(done), now_s, undo);
   return done;
 }
 
-ChainRuntime::Progress ChainRuntime::find_flow(const Packet& packet, size_t index, uint32_t now_s) {
+ChainRuntime::Progress ChainRuntime::find_flow(const Packet& packet, size_t index, uint32_t now_s,
+                                               UndoLog& undo) {
   PacketMeta& meta = *packet.meta;
   meta.verdict = Verdict::kForward;
   meta.reason = DropReason::kNone;
+  meta.revision = static_cast<uint8_t>(revision_);
+  std::ranges::fill(meta.counts, uint16_t{0});
   flows_[index] = 0;
   if (chain_.variable_bytes() != 0 && !has_room(0, index)) return Progress::kNoRoom;
   const RecordId id = table_.find(meta.bucket, meta.key, meta.hash);
-  if (id == 0) return open_flow(packet, index, now_s);
+  if (id == 0) return open_flow(packet, index, now_s, undo);
   if (may_go_on(table_.record(id), meta, now_s)) {
     flows_[index] = id;
     return follow(id, index, meta, now_s);
@@ -81,7 +90,7 @@ ChainRuntime::Progress ChainRuntime::find_flow(const Packet& packet, size_t inde
   // The burst's earlier packets still need the record; room is needed for this end and a new begin.
   if (used_before(id, index) || !has_room(2, index)) return Progress::kNoRoom;
   table_.close(id);
-  return open_flow(packet, index, now_s);
+  return open_flow(packet, index, now_s, undo);
 }
 
 // False: the flow is over, or is not allowed any more, and the packet is judged as a first one.
@@ -176,17 +185,18 @@ ChainRuntime::Progress ChainRuntime::follow(RecordId id, size_t index, const Pac
   return Progress::kDone;
 }
 
-ChainRuntime::Progress ChainRuntime::open_flow(const Packet& packet, size_t index, uint32_t now_s) {
+ChainRuntime::Progress ChainRuntime::open_flow(const Packet& packet, size_t index, uint32_t now_s,
+                                               UndoLog& undo) {
   PacketMeta& meta = *packet.meta;
+  const FlowKey inside = meta.side == Side::kInside ? meta.key : meta.key.reversed();
+  OpeningFlow flow{inside, meta.side, meta.bucket, table_, packet, undo, events_, now_s};
   if (!may_open(packet)) {
-    drop(meta, DropReason::kNoFlow);
+    refuse(meta, judge_stray(flow));
     return Progress::kDone;
   }
   if (!has_room(1, index)) return Progress::kNoRoom;
-  const FlowKey inside = meta.side == Side::kInside ? meta.key : meta.key.reversed();
-  OpeningFlow flow{inside, meta.side, meta.bucket, table_};
-  if (const DropReason refused = open_functions(flow); refused != DropReason::kNone) {
-    drop(meta, refused);
+  if (const Decision decision = open_functions(flow); !decision.accepted()) {
+    refuse(meta, decision);
     return Progress::kDone;
   }
   const FlowTable::Opened opened =
@@ -219,16 +229,26 @@ ChainRuntime::Progress ChainRuntime::open_flow(const Packet& packet, size_t inde
   return Progress::kDone;
 }
 
-DropReason ChainRuntime::open_functions(OpeningFlow& flow) {
-  const auto refusal_of = [&flow](auto first, auto end) {
+Decision ChainRuntime::open_functions(OpeningFlow& flow) {
+  const auto decision_of = [&flow](auto first, auto end) {
     for (auto step = first; step != end; ++step) {
       const Decision decision = (*step)->open(flow);
-      if (!decision.accepted()) return decision.refused;
+      if (!decision.accepted()) return decision;
     }
-    return DropReason::kNone;
+    return Decision::accept();
   };
-  return flow.initiator == Side::kInside ? refusal_of(steps_.begin(), steps_.end())
-                                         : refusal_of(steps_.rbegin(), steps_.rend());
+  return flow.initiator == Side::kInside ? decision_of(steps_.begin(), steps_.end())
+                                         : decision_of(steps_.rbegin(), steps_.rend());
+}
+
+Decision ChainRuntime::judge_stray(OpeningFlow& packet) {
+  const Decision unknown = Decision::refuse(DropReason::kNoFlow);
+  if (is_icmp_error(*packet.packet.meta)) return unknown;
+  for (const auto& step : steps_) {
+    const Decision decision = step->stray(packet);
+    if (!decision.accepted()) return decision;
+  }
+  return unknown;
 }
 
 bool ChainRuntime::used_before(RecordId id, size_t index) const {
@@ -239,7 +259,8 @@ bool ChainRuntime::used_before(RecordId id, size_t index) const {
 }
 
 void ChainRuntime::run_functions(std::span<Packet> packets, uint32_t now_s, UndoLog& undo) {
-  BurstFrame frame{packets, table_, std::span(flows_).first(packets.size()), {}, undo, 0, now_s};
+  BurstFrame frame{packets, table_, std::span(flows_).first(packets.size()), {}, undo, events_,
+                   0,       now_s};
   for (size_t i = 0; i < packets.size(); ++i) {
     frame.records[i] = flows_[i] == 0 ? nullptr : &table_.record(flows_[i]);
   }

@@ -35,13 +35,12 @@ class ChainRuntime {
  public:
   // Chain and table must outlive the runtime. `revision` is what flows are stamped with;
   // `resumed_s` is the Unix time at which the node started: no flow counts as idle before.
-  ChainRuntime(const Chain& chain, FlowTable& table, uint32_t revision, uint32_t resumed_s = 0,
-               const Timeouts& timeouts = {});
+  ChainRuntime(const Chain& chain, FlowTable& table, uint32_t revision, uint32_t resumed_s = 0);
 
-  // Gives each packet its verdict, and reason if dropped, and edits those that go on; whatever was
-  // edited was saved in `undo` before, whose count must be 0 at a burst's begin. At most
-  // kBurstPackets packets. Returns how many it processed: fewer than given, and at least one if
-  // nothing was staged before, when the write set has no room; then commit and call again.
+  // Gives each packet its verdict, and reason if not forwarded, and edits those that go on;
+  // whatever was edited was saved in `undo` before, whose count must be 0 at a burst's begin. At
+  // most kBurstPackets packets. Returns how many it processed: fewer than given, and at least one
+  // if nothing was staged before, when the write set has no room; then commit and call again.
   size_t run(std::span<Packet> packets, uint32_t now_s, UndoLog& undo);
 
   // Looks at up to `records` records of each bucket and closes those that have expired, as far as
@@ -49,6 +48,10 @@ class ChainRuntime {
   uint32_t sweep(std::span<const uint32_t> buckets, uint32_t records, uint32_t now_s);
 
   const RuntimeCounters& counters() const { return counters_; }
+  // Events of what was run or swept since the last forget_events(), which the owner calls when they
+  // are out.
+  const EventStage& events() const { return events_; }
+  void forget_events() { events_.clear(); }
 
  private:
   // How flows of another revision come to this one. Worked out at the first of them.
@@ -60,15 +63,16 @@ class ChainRuntime {
   };
   enum class Progress : uint8_t { kDone, kNoRoom };  // kNoRoom: the packet was not processed
 
-  Progress find_flow(const Packet& packet, size_t index, uint32_t now_s);
+  Progress find_flow(const Packet& packet, size_t index, uint32_t now_s, UndoLog& undo);
   bool may_go_on(const FlowRecord& record, const PacketMeta& meta, uint32_t now_s);
   bool take_over(const FlowRecord& record);
   const Takeover& takeover_from(uint32_t revision);
   void restamp(RecordId id);
   bool has_room(uint32_t changes, size_t index) const;
   Progress follow(RecordId id, size_t index, const PacketMeta& meta, uint32_t now_s);
-  Progress open_flow(const Packet& packet, size_t index, uint32_t now_s);
-  DropReason open_functions(OpeningFlow& flow);
+  Progress open_flow(const Packet& packet, size_t index, uint32_t now_s, UndoLog& undo);
+  Decision open_functions(OpeningFlow& flow);
+  Decision judge_stray(OpeningFlow& packet);
   bool used_before(RecordId id, size_t index) const;
   void run_functions(std::span<Packet> packets, uint32_t now_s, UndoLog& undo);
 
@@ -86,6 +90,7 @@ class ChainRuntime {
   bool taken_extent_ = false;
   std::array<RecordId, kBurstPackets> flows_{};  // of the burst's packets; 0: none
   RuntimeCounters counters_;
+  EventStage events_;
 };
 
 }  // namespace flowkeep

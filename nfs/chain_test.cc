@@ -47,7 +47,7 @@ TEST(ChainBuild, ErrorsNameFieldValueAndWhatIsAccepted) {
   const Refusal refusals[] = {
       {chain({}), "spec.functions: is empty"},
       {chain({{"foo", ""}}),
-       "spec.functions[0].type: unknown function \"foo\"; accepted: firewall, nat44"},
+       "spec.functions[0].type: unknown function \"foo\"; accepted: dscp, firewall, nat44"},
       {chain({kNat, kOpenFirewall}), "spec.functions[0].type: \"nat44\" translates"},
       {chain({kNat, kNat}), "spec.functions[0].type: \"nat44\" translates"},
       {rule(R"("source":["10.0.0.0/8","10.0.0.0/33"])"),
@@ -161,7 +161,7 @@ class ChainPhases : public testing::TestWithParam<Crash> {
   PoolDirectory directory;
   ChainHarness harness{chain({kOpenFirewall}), directory, GetParam()};
 };
-INSTANTIATE_TEST_SUITE_P(Crashes, ChainPhases, testing::Values(Crash::kNever, Crash::kEveryBurst));
+INSTANTIATE_TEST_SUITE_P(Crashes, ChainPhases, testing::ValuesIn(kEveryMode));
 
 TEST_P(ChainPhases, TcpFromInside) {
   expect(std::to_array<Phase>({

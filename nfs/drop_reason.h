@@ -41,7 +41,9 @@ enum class DropReason : uint8_t {
   kPoolFull,
   kPoolDamaged,
   // Functions.
-  kFirewallDenied,
+  kFirewallDenied,       // by a rule, or because no rule matched
+  kFirewallRejected,     // by a rule, and its sender was told
+  kFirewallRateLimited,  // beyond its rule's rate limit
   kNatNoMapping,
   kNatPortsExhausted,
   kNatUnsupportedProtocol,

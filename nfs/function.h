@@ -14,6 +14,10 @@
 //                                                  // a flow of another revision: may it go on?
 // and, where it has to see more than first packets,
 //   void process(Burst<F>&, Soft&) const;          // every packet, the first included
+// and, where it may answer a packet that neither belongs to a flow nor opens one,
+//   Decision stray(NewFlow<F>&, Soft&) const;      // refuse, or accept: it has nothing to say
+// and, for what users shall see,
+//   std::vector<std::string> counter_names() const;  // see NewFlow::count()
 // and, if it translates,
 //   FlowKey outside_key(const FlowKey& inside, const Hard&) const;   // of packets from outside
 //   std::span<const Be32> external_addresses() const;
@@ -48,6 +52,7 @@
 #include <string_view>
 #include <type_traits>
 
+#include "nfs/function_event.h"
 #include "nfs/headers.h"
 #include "nfs/packet.h"
 #include "state/flow_table.h"
@@ -75,8 +80,10 @@ struct FunctionContext {
 
 struct Decision {
   DropReason refused = DropReason::kNone;  // kNone: accepted
+  bool answered = false;                   // see NewFlow::edit_answer()
   static Decision accept() { return {}; }
   static Decision refuse(DropReason reason) { return {reason}; }
+  static Decision answer(DropReason reason) { return {reason, true}; }
   bool accepted() const { return refused == DropReason::kNone; }
 };
 
@@ -86,13 +93,75 @@ struct OpeningFlow {
   Side initiator;
   uint32_t bucket;
   FlowTable& table;
+  const Packet& packet;  // its first, as it came
+  UndoLog& undo;
+  EventStage& events;
+  uint32_t now_s;
   alignas(64) std::array<uint8_t, kHardStateBytes> hard{};
+};
+
+// Bytes from the start of the frame that functions may change: its headers, and those that it
+// quotes.
+inline size_t editable_bytes(const PacketMeta& meta) {
+  const size_t headers =
+      meta.inner_l3_offset != 0 ? kEditableBytes : meta.l4_offset + sizeof(TcpHeader);
+  return std::min<size_t>(headers, meta.length);
+}
+
+// Copies the first `bytes` of a packet to the undo log, before their first change. The entry counts
+// only when it is whole, because a worker may die between any two instructions and its successor
+// then reads the log.
+inline void save_packet(UndoLog& undo, const Packet& packet, size_t bytes) {
+  assert(undo.count < kBurstPackets && bytes <= kEditableBytes);
+  UndoEntry& entry = undo.entries[undo.count];
+  entry.packet = packet.handle;
+  entry.length = static_cast<uint32_t>(bytes);
+  std::memcpy(entry.bytes, packet.frame, entry.length);
+  // x86 keeps the order of stores, and the reader is another process or comes after the writer's
+  // death: only the compiler must not reorder.
+  __atomic_store_n(&undo.count, undo.count + 1, __ATOMIC_RELEASE);
+  __atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+// Lets a packet count at the chain's counter of that number.
+inline void count_at(PacketMeta& meta, uint16_t counter) {
+  const auto free = std::ranges::find(meta.counts, 0);
+  assert(free != std::end(meta.counts));
+  if (free != std::end(meta.counts)) *free = static_cast<uint16_t>(counter + 1);
+}
+
+// Where in a chain a function's state and counters begin.
+struct Placement {
+  size_t hard_offset = 0;  // in FlowRecord::hard
+  uint16_t counters = 0;   // among the chain's
 };
 
 template <typename F>
 class NewFlow {
  public:
-  NewFlow(OpeningFlow& flow, size_t hard_offset) : flow_(flow), hard_offset_(hard_offset) {}
+  NewFlow(OpeningFlow& flow, Placement place) : flow_(flow), place_(place) {}
+
+  // Its first packet, as it came from the wire.
+  const PacketMeta& meta() const { return *flow_.packet.meta; }
+  const uint8_t* bytes() const { return flow_.packet.frame; }
+  uint32_t now_s() const { return flow_.now_s; }
+  // To turn the packet into the answer to its sender: the first kEditableBytes of its buffer. Then
+  // set_answer_bytes(), and Decision::answer().
+  uint8_t* edit_answer() {
+    save_packet(flow_.undo, flow_.packet, std::min<size_t>(kEditableBytes, meta().length));
+    return flow_.packet.frame;
+  }
+  void set_answer_bytes(size_t frame_bytes) {
+    flow_.packet.meta->reply_length = static_cast<uint16_t>(frame_bytes);
+  }
+  // The packet counts once more at counter_names()[counter].
+  void count(size_t counter) {
+    count_at(*flow_.packet.meta, static_cast<uint16_t>(place_.counters + counter));
+  }
+  // An event for the users, under the name of that counter.
+  void log(size_t counter) {
+    flow_.events.add(static_cast<uint16_t>(place_.counters + counter), flow_.now_s, flow_.packet);
+  }
 
   const FlowKey& inside_key() const { return flow_.inside_key; }
   Side initiator() const { return flow_.initiator; }
@@ -118,21 +187,13 @@ class NewFlow {
     return flow_.table.lease_acquire(address_index, block, flow_.bucket);
   }
   void commit(const typename F::Hard& hard) {
-    std::memcpy(flow_.hard.data() + hard_offset_, &hard, sizeof(hard));
+    std::memcpy(flow_.hard.data() + place_.hard_offset, &hard, sizeof(hard));
   }
 
  private:
   OpeningFlow& flow_;
-  size_t hard_offset_;
+  Placement place_;
 };
-
-// Bytes from the start of the frame that functions may change: its headers, and those that it
-// quotes.
-inline size_t editable_bytes(const PacketMeta& meta) {
-  const size_t headers =
-      meta.inner_l3_offset != 0 ? kEditableBytes : meta.l4_offset + sizeof(TcpHeader);
-  return std::min<size_t>(headers, meta.length);
-}
 
 // A burst on its way through the steps. Arrays are parallel, one element for each packet.
 struct BurstFrame {
@@ -141,23 +202,14 @@ struct BurstFrame {
   std::span<const RecordId> flows;                       // 0: dropped before it had a flow
   std::array<const FlowRecord*, kBurstPackets> records;  // nullptr: dropped before it had a flow
   UndoLog& undo;
+  EventStage& events;
   uint64_t saved = 0;  // bit i: packet i is in the undo log
   uint32_t now_s;
 
-  // Saves the packet's headers before their first change. The entry counts only when it is whole,
-  // because a worker may die between any two instructions and its successor then reads the log.
+  // Saves the packet's headers before their first change.
   void save(size_t i) {
     if (saved >> i & 1) return;
-    const Packet& packet = packets[i];
-    assert(undo.count < kBurstPackets);
-    UndoEntry& entry = undo.entries[undo.count];
-    entry.packet = packet.handle;
-    entry.length = static_cast<uint32_t>(editable_bytes(*packet.meta));
-    std::memcpy(entry.bytes, packet.frame, entry.length);
-    // x86 keeps the order of stores, and the reader is another process or comes after the writer's
-    // death: only the compiler must not reorder.
-    __atomic_store_n(&undo.count, undo.count + 1, __ATOMIC_RELEASE);
-    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    save_packet(undo, packets[i], editable_bytes(*packets[i].meta));
     saved |= uint64_t{1} << i;
   }
 };
@@ -166,8 +218,8 @@ struct BurstFrame {
 template <typename F>
 class FlowPacket {
  public:
-  FlowPacket(BurstFrame& frame, size_t index, size_t hard_offset)
-      : frame_(frame), index_(index), hard_offset_(hard_offset) {}
+  FlowPacket(BurstFrame& frame, size_t index, Placement place)
+      : frame_(frame), index_(index), place_(place) {}
 
   const PacketMeta& meta() const { return *frame_.packets[index_].meta; }
   const uint8_t* bytes() const { return frame_.packets[index_].frame; }
@@ -175,7 +227,7 @@ class FlowPacket {
   // A copy: it is a few bytes, and a reference into the pool would need an alignment of Hard's own.
   typename F::Hard hard() const {
     typename F::Hard hard;
-    std::memcpy(&hard, frame_.records[index_]->hard + hard_offset_, sizeof(hard));
+    std::memcpy(&hard, frame_.records[index_]->hard + place_.hard_offset, sizeof(hard));
     return hard;
   }
   // F's variable state of the flow, as this burst sees it; empty: none yet, or it was damaged and
@@ -198,19 +250,27 @@ class FlowPacket {
     frame_.packets[index_].meta->verdict = Verdict::kDrop;
     frame_.packets[index_].meta->reason = reason;
   }
+  // As NewFlow's.
+  void count(size_t counter) {
+    count_at(*frame_.packets[index_].meta, static_cast<uint16_t>(place_.counters + counter));
+  }
+  void log(size_t counter) {
+    frame_.events.add(static_cast<uint16_t>(place_.counters + counter), frame_.now_s,
+                      frame_.packets[index_]);
+  }
 
  private:
   BurstFrame& frame_;
   size_t index_;
-  size_t hard_offset_;
+  Placement place_;
 };
 
 // The packets of a burst that entered by one side, in order, less those that were dropped.
 template <typename F>
 class Burst {
  public:
-  Burst(BurstFrame& frame, Side side, size_t hard_offset)
-      : frame_(frame), side_(side), hard_offset_(hard_offset) {}
+  Burst(BurstFrame& frame, Side side, Placement place)
+      : frame_(frame), side_(side), place_(place) {}
 
   Side side() const { return side_; }
   uint32_t now_s() const { return frame_.now_s; }
@@ -219,8 +279,8 @@ class Burst {
   void for_each(Visit&& visit) {
     for (size_t i = 0; i < frame_.packets.size(); ++i) {
       const PacketMeta& meta = *frame_.packets[i].meta;
-      if (meta.side != side_ || meta.verdict == Verdict::kDrop) continue;
-      FlowPacket<F> packet(frame_, i, hard_offset_);
+      if (meta.side != side_ || meta.verdict != Verdict::kForward) continue;
+      FlowPacket<F> packet(frame_, i, place_);
       visit(packet);
     }
   }
@@ -228,7 +288,7 @@ class Burst {
  private:
   BurstFrame& frame_;
   Side side_;
-  size_t hard_offset_;
+  Placement place_;
 };
 
 }  // namespace flowkeep

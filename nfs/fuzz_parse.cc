@@ -1,8 +1,7 @@
 // libFuzzer target: parse() on anything, from both sides. What it accepts goes on through the
 // rewrites of nat44, which trust its offsets: the address sanitizer sees if they should not have.
 //
-//   meson setup build/fuzz -Dfuzzers=true && ninja -C build/fuzz nfs/fuzz_parse &&
-//   build/fuzz/nfs/fuzz_parse
+//   ./flowkeep fuzz parse
 #include <cstdlib>
 #include <vector>
 

@@ -1,6 +1,7 @@
 // firewall and nat44 in a chain against a naive model of both, on random traffic: every packet's
 // fate and bytes, and every flow's state, must be what the model says. Then the same traffic with a
-// worker that dies in every burst, and with nothing different.
+// worker that dies in every burst, and with buckets that change their owner after every burst, and
+// with nothing different.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -322,17 +323,22 @@ std::vector<Departure> play(uint32_t seed, const PoolDirectory& directory, Crash
 class ModelTest : public testing::TestWithParam<uint32_t> {};
 INSTANTIATE_TEST_SUITE_P(Seeds, ModelTest, testing::Values(1U, 2U, 20240519U));
 
-TEST_P(ModelTest, FirewallAndNatDoWhatTheModelSaysAlsoWithACrashInEveryBurst) {
+TEST_P(ModelTest, FirewallAndNatDoWhatTheModelSaysInEveryMode) {
   SCOPED_TRACE("seed " + std::to_string(GetParam()));
-  PoolDirectory calm, stormy;
+  PoolDirectory calm, stormy, shared;
   open_pool(calm, ChainHarness::kPoolBytes);
-  // The same pool for both, and so the same hash secret, on which the choice of ports depends.
+  // The same pool for all, and so the same hash secret, on which the choice of ports depends.
   std::filesystem::copy_file(calm.file(), stormy.file());
-  const std::vector<Departure> expected = play(GetParam(), calm, Crash::kNever);
-  const std::vector<Departure> survived = play(GetParam(), stormy, Crash::kEveryBurst);
+  std::filesystem::copy_file(calm.file(), shared.file());
+  const std::vector<Departure> expected = play(GetParam(), calm, Mode::kPlain);
+  const std::vector<Departure> survived = play(GetParam(), stormy, Mode::kCrash);
+  const std::vector<Departure> handed_over = play(GetParam(), shared, Mode::kHandover);
   ASSERT_EQ(survived.size(), expected.size());
-  for (size_t i = 0; i < expected.size(); ++i)
+  ASSERT_EQ(handed_over.size(), expected.size());
+  for (size_t i = 0; i < expected.size(); ++i) {
     ASSERT_EQ(survived[i], expected[i]) << "packet " << i;
+    ASSERT_EQ(handed_over[i], expected[i]) << "packet " << i;
+  }
 }
 
 }  // namespace

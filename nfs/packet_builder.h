@@ -82,6 +82,10 @@ class PacketBuilder {
     options_ = words * 4;
     return *this;
   }
+  PacketBuilder& dscp(uint8_t dscp) {
+    dscp_ecn_ = static_cast<uint8_t>(dscp << 2);
+    return *this;
+  }
   PacketBuilder& tcp_options(size_t words) {
     l4_.insert(l4_.begin() + sizeof(TcpHeader), words * 4, 1);  // no-operation
     l4_[12] = static_cast<uint8_t>((5 + words) << 4);
@@ -115,6 +119,7 @@ class PacketBuilder {
     const size_t ip = sizeof(EthernetHeader);
     const size_t header = sizeof(Ipv4Header) + options_;
     frame[ip] = static_cast<uint8_t>(0x40 | header / 4);
+    frame[ip + 1] = dscp_ecn_;
     set(frame, ip + 2, static_cast<uint16_t>(header + l4_.size()));
     set(frame, ip + 4, 0x1234);
     set(frame, ip + 6, fragment_);
@@ -178,6 +183,7 @@ class PacketBuilder {
   size_t options_ = 0;
   size_t padding_ = 0;
   uint16_t fragment_ = 0;
+  uint8_t dscp_ecn_ = 0;
   uint16_t ether_type_ = kEtherTypeIpv4;
   bool udp_checksum_ = true;
 };

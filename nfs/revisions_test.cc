@@ -229,10 +229,7 @@ TEST_P(Revisions, ALayoutThatThePoolDoesNotKnowEndsTheFlow) {
   EXPECT_EQ(harness->send(Side::kOutside, answer).reason, DropReason::kFirewallDenied);
 }
 
-INSTANTIATE_TEST_SUITE_P(Crashes, Revisions, testing::Values(Crash::kNever, Crash::kEveryBurst),
-                         [](const auto& test) {
-                           return test.param == Crash::kNever ? "Never" : "EveryBurst";
-                         });
+INSTANTIATE_TEST_SUITE_P(Modes, Revisions, testing::ValuesIn(kEveryMode));
 
 TEST(VariableState, OfOneFunctionAtMost) {
   FunctionContext context;

@@ -9,8 +9,10 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "nfs/function.h"
 
@@ -20,6 +22,7 @@ class AnyStep {
  public:
   virtual ~AnyStep() = default;
   virtual Decision open(OpeningFlow& flow) = 0;
+  virtual Decision stray(OpeningFlow& packet) = 0;
   // Of a flow of another revision. `hard`: all functions' hard state, where this chain keeps it.
   virtual bool still_allowed(const FlowRecord& record, const uint8_t* hard) = 0;
   // Puts this function's state of a flow of another revision into `hard`. `from`: where that
@@ -41,8 +44,9 @@ class AnyFunction {
   virtual std::span<const Be32> external_addresses() const = 0;
   // `hard`: this function's hard state. Only of functions that translate.
   virtual FlowKey outside_key(const FlowKey& inside, const uint8_t* hard) const = 0;
+  virtual std::vector<std::string> counter_names() const = 0;
   // The function must outlive the step.
-  virtual std::unique_ptr<AnyStep> make_step(size_t hard_offset) const = 0;
+  virtual std::unique_ptr<AnyStep> make_step(Placement place) const = 0;
 };
 
 template <typename F>
@@ -70,29 +74,34 @@ constexpr size_t variable_bytes_of() {
 template <typename F>
 class Step final : public AnyStep {
  public:
-  Step(const F& function, size_t hard_offset)
-      : function_(function), soft_(function.make_soft()), hard_offset_(hard_offset) {}
+  Step(const F& function, Placement place)
+      : function_(function), soft_(function.make_soft()), place_(place) {}
 
   Decision open(OpeningFlow& flow) override {
-    NewFlow<F> typed(flow, hard_offset_);
+    NewFlow<F> typed(flow, place_);
     return function_.open(typed, soft_);
   }
+  Decision stray(OpeningFlow& packet) override {
+    NewFlow<F> typed(packet, place_);
+    if constexpr (requires { function_.stray(typed, soft_); }) return function_.stray(typed, soft_);
+    return Decision::accept();
+  }
   bool still_allowed(const FlowRecord& record, const uint8_t* hard) override {
-    return function_.still_allowed(record.inside_key, record.initiator, typed(hard + hard_offset_),
-                                   soft_);
+    return function_.still_allowed(record.inside_key, record.initiator,
+                                   typed(hard + place_.hard_offset), soft_);
   }
   bool carry_over(const FlowRecord& record, const FunctionLayout* from, uint8_t* hard) override {
     if constexpr (kHasHard) {
       const std::optional<Hard> carried = carried_over(record, from);
       if (!carried) return false;
-      std::memcpy(hard + hard_offset_, &*carried, sizeof(Hard));
+      std::memcpy(hard + place_.hard_offset, &*carried, sizeof(Hard));
     }
     return true;
   }
   bool has_process() const override { return Processes<F>; }
   void process(BurstFrame& frame, Side side) override {
     if constexpr (Processes<F>) {
-      Burst<F> burst(frame, side, hard_offset_);
+      Burst<F> burst(frame, side, place_);
       function_.process(burst, soft_);
     }
   }
@@ -126,7 +135,7 @@ class Step final : public AnyStep {
 
   const F& function_;
   typename F::Soft soft_;
-  size_t hard_offset_;
+  Placement place_;
 };
 
 template <typename F>
@@ -156,8 +165,12 @@ class Function final : public AnyFunction {
     }
     return inside.reversed();
   }
-  std::unique_ptr<AnyStep> make_step(size_t hard_offset) const override {
-    return std::make_unique<Step<F>>(function_, hard_offset);
+  std::vector<std::string> counter_names() const override {
+    if constexpr (requires { function_.counter_names(); }) return function_.counter_names();
+    return {};
+  }
+  std::unique_ptr<AnyStep> make_step(Placement place) const override {
+    return std::make_unique<Step<F>>(function_, place);
   }
 
  private:

@@ -1,6 +1,7 @@
 // Everything about one bucket: its pages, and that records, index and free list say the same.
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <unordered_map>
 
 #include "state/extent_reader.h"
@@ -100,9 +101,9 @@ class BucketCheck {
   }
   // Null: no used record of the bucket.
   Record* record(RecordId id) {
-    const auto place = place_of_.find(id / kRecordsPerPage);
-    if (place == place_of_.end() || id % kRecordsPerPage >= used_of(place->second)) return nullptr;
-    return &records_[place->second * kRecordsPerPage + id % kRecordsPerPage];
+    const auto place = place_of_.find(record_page(id));
+    if (place == place_of_.end() || record_place(id) >= used_of(place->second)) return nullptr;
+    return &records_[place->second * kRecordsPerPage + record_place(id)];
   }
 
   void walk_free_list() {
@@ -242,14 +243,14 @@ class BucketCheck {
     if (is_outside && found->by_outside != UINT8_MAX) ++found->by_outside;
     if (is_inside || is_outside) return;
     damage(where, "index entry of record " + number(id), "tag " + number(tag),
-           "the hash of " + key_text(flow.inside_key) + " or " + key_text(flow.outside_key));
+           "the hash of " + inside_text(flow) + " or " + outside_text(flow));
   }
 
   void check_records() {
     for (size_t place = 0; place < record_pages_.size(); ++place) {
       for (uint32_t i = 0; i < used_of(place); ++i) {
         ++used_records_;
-        const RecordId id = record_pages_[place] * kRecordsPerPage + i;
+        const RecordId id = record_id(record_pages_[place], i);
         const FlowRecord& flow = regions_.record(id);
         const Record& found = records_[place * kRecordsPerPage + i];
         const bool live = flow.phase != FlowPhase::kFree;
@@ -264,7 +265,7 @@ class BucketCheck {
     const uint32_t checksum = record_checksum(id, flow);
     if (flow.checksum != checksum) {
       add(live ? Severity::kDamage : Severity::kWaste, where, "checksum", number(flow.checksum),
-          number(checksum) + (live ? ", if it is " + key_text(flow.inside_key) : ""));
+          number(checksum) + (live ? ", if it is " + inside_text(flow) : ""));
     }
     if (flow.version % 2 != 0) {
       add(Severity::kWaste, where, "version", number(flow.version),
@@ -279,7 +280,7 @@ class BucketCheck {
 
   void check_live(RecordId id, const FlowRecord& flow, const Record& found) {
     ++flows_;
-    const std::string where = "record " + number(id) + " (" + key_text(flow.inside_key) + ")";
+    const std::string where = "record " + number(id) + " (" + inside_text(flow) + ")";
     if (flow.phase > FlowPhase::kClosed) {
       damage(where, "phase", number(static_cast<uint64_t>(flow.phase)), "0 to 5");
     }
@@ -290,6 +291,7 @@ class BucketCheck {
                  number(static_cast<uint64_t>(flow.outside_key.side)),
              "0 and 1");
     }
+    check_family(where, flow);
     if (found.on_free_list) damage(where, "live record", "on the free list", "not on it");
     // Two keys of one tag: two entries that stand for either.
     const HashSecret secret = regions_.superblock().secret;
@@ -303,8 +305,39 @@ class BucketCheck {
       damage(where, "index entries of the outside key", number(found.by_outside), number(each));
     }
     check_extent(where, id, flow);
-    inside_.push_back({hash_key(flow.inside_key, secret), id});
-    outside_.push_back({hash_key(flow.outside_key, secret), id});
+    inside_.push_back({hash_of(flow, flow.inside_key, secret), id});
+    outside_.push_back({hash_of(flow, flow.outside_key, secret), id});
+  }
+
+  void check_family(const std::string& where, const FlowRecord& flow) {
+    const Family family = flow.inside_key.family;
+    if (flow.outside_key.family != family || (family != Family::kIpv4 && family != Family::kIpv6)) {
+      damage(where, "families of the keys",
+             number(static_cast<uint64_t>(family)) + " and " +
+                 number(static_cast<uint64_t>(flow.outside_key.family)),
+             "0 for both (IPv4), or 6 for both (IPv6)");
+    } else if (flow.is_wide() && !has_its_folds(flow, regions_.superblock().secret)) {
+      damage(where, "addresses in the keys",
+             number(flow.inside_key.src.raw) + " and " + number(flow.inside_key.dst.raw),
+             "the folds of the record's IPv6 addresses, reversed in the outside key");
+    }
+  }
+
+  // Of the same side's key: is it the same flow's?
+  static bool same_key(const FlowRecord& one, const FlowRecord& other, bool inside) {
+    const bool same_keys =
+        inside ? one.inside_key == other.inside_key : one.outside_key == other.outside_key;
+    return same_keys && (!one.is_wide() || one.addresses == other.addresses);
+  }
+
+  // Of what tells flows apart on one side; the index goes by the key alone.
+  static uint64_t hash_of(const FlowRecord& flow, const FlowKey& key, HashSecret secret) {
+    uint64_t hash = hash_key(key, secret);
+    if (!flow.is_wide()) return hash;
+    uint64_t words[sizeof(WideAddresses) / sizeof(uint64_t)];
+    std::memcpy(words, &flow.addresses, sizeof(words));
+    for (const uint64_t word : words) hash = hash_words(hash, word, secret);
+    return hash;
   }
 
   void check_twins() {
@@ -314,12 +347,10 @@ class BucketCheck {
         if ((*keys)[i].first != (*keys)[i - 1].first) continue;
         const RecordId one = (*keys)[i - 1].second, other = (*keys)[i].second;
         const bool inside = keys == &inside_;
-        const FlowKey& key =
-            inside ? regions_.record(one).inside_key : regions_.record(one).outside_key;
-        if (!(key ==
-              (inside ? regions_.record(other).inside_key : regions_.record(other).outside_key)))
-          continue;
-        damage("record " + number(other), inside ? "inside key" : "outside key", key_text(key),
+        const FlowRecord& flow = regions_.record(other);
+        if (!same_key(regions_.record(one), flow, inside)) continue;
+        damage("record " + number(other), inside ? "inside key" : "outside key",
+               inside ? inside_text(flow) : outside_text(flow),
                "a key of its own: record " + number(one) + " has it too");
       }
     }

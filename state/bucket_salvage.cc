@@ -15,8 +15,8 @@ namespace flowkeep {
 namespace {
 
 std::string flow_name(RecordId id, const FlowRecord& record) {
-  return "record " + std::to_string(id) + ": " + key_text(record.inside_key) + ", outside " +
-         key_text(record.outside_key);
+  return "record " + std::to_string(id) + ": " + inside_text(record) + ", outside " +
+         outside_text(record);
 }
 
 }  // namespace
@@ -91,8 +91,9 @@ void BucketSalvage::read_list() {
     page = static_cast<uint32_t>(regions_.page_word(page) >> 32);
   }
   for (const auto& [id, tags] : tags_) {
-    if (!may_be_ours(id / kRecordsPerPage, PageKind::kRecords)) continue;
-    if (is_indexed(id, regions_.record(id))) add_record_page(id / kRecordsPerPage);
+    if (record_place(id) >= kRecordsPerPage) continue;
+    if (!may_be_ours(record_page(id), PageKind::kRecords)) continue;
+    if (is_indexed(id, regions_.record(id))) add_record_page(record_page(id));
   }
 }
 
@@ -118,7 +119,7 @@ bool BucketSalvage::header_tells_the_truth() const {
   for (const uint32_t page : record_pages_) {
     const uint32_t used = page == header.record_page ? header.records_used : kRecordsPerPage;
     for (uint32_t i = 0; i < used; ++i) {
-      live += regions_.record(page * kRecordsPerPage + i).phase != FlowPhase::kFree ? 1 : 0;
+      live += regions_.record(record_id(page, i)).phase != FlowPhase::kFree ? 1 : 0;
     }
   }
   return live == header.flows;
@@ -126,7 +127,7 @@ bool BucketSalvage::header_tells_the_truth() const {
 
 bool BucketSalvage::was_in_use(uint32_t page, uint32_t place, bool header_is_true) const {
   const BucketHeader& header = regions_.bucket(chain_, bucket_);
-  const RecordId id = page * kRecordsPerPage + place;
+  const RecordId id = record_id(page, place);
   if (is_indexed(id, regions_.record(id))) return true;
   const bool is_newest = page == header.record_page;
   return header_is_true && (!is_newest || place < header.records_used);
@@ -136,7 +137,7 @@ void BucketSalvage::judge_records(const LostFlow& lost) {
   const bool header_is_true = header_tells_the_truth();
   for (const uint32_t page : record_pages_) {
     for (uint32_t place = 0; place < kRecordsPerPage; ++place) {
-      judge(page * kRecordsPerPage + place, was_in_use(page, place, header_is_true), lost);
+      judge(record_id(page, place), was_in_use(page, place, header_is_true), lost);
     }
   }
 }
@@ -154,7 +155,8 @@ void BucketSalvage::judge(RecordId id, bool in_use, const LostFlow& lost) {
   judged_.insert(id);
   const bool fits = whole && record.phase <= FlowPhase::kClosed && record.bucket == bucket_ &&
                     record.inside_key.side == Side::kInside &&
-                    record.outside_key.side == Side::kOutside;
+                    record.outside_key.side == Side::kOutside &&
+                    (!record.is_wide() || has_its_folds(record, regions_.superblock().secret));
   const auto extent =
       record.extent == 0 ? std::vector<std::byte>{} : whole_extent(regions_, id, record.extent);
   if (fits && extent) {
@@ -181,17 +183,22 @@ void BucketSalvage::give_up_twins(const LostFlow& lost) {
   std::ranges::stable_sort(newest_first, std::greater(), [](const Kept* kept) {
     return std::pair(kept->record.opened_s, kept->record.last_seen_s);
   });
-  const auto bytes_of = [](const FlowKey& key) {
-    return std::string(reinterpret_cast<const char*>(&key), sizeof(key));
+  const auto bytes_of = [](const FlowRecord& record, const FlowKey& key) {
+    std::string bytes(reinterpret_cast<const char*>(&key), sizeof(key));
+    if (record.is_wide()) {
+      bytes.append(reinterpret_cast<const char*>(&record.addresses), sizeof(record.addresses));
+    }
+    return bytes;
   };
   std::set<std::string> keys;
   std::vector<Kept> single;
   for (Kept* kept : newest_first) {
     const FlowRecord& record = kept->record;
-    const std::string inside = bytes_of(record.inside_key), outside = bytes_of(record.outside_key);
+    const std::string inside = bytes_of(record, record.inside_key);
+    const std::string outside = bytes_of(record, record.outside_key);
     if (keys.contains(inside) || keys.contains(outside)) {
-      lost("a second flow with a key of another: " + key_text(record.inside_key) + ", outside " +
-           key_text(record.outside_key));
+      lost("a second flow with a key of another: " + inside_text(record) + ", outside " +
+           outside_text(record));
       continue;
     }
     keys.insert(inside);
@@ -215,9 +222,10 @@ void BucketSalvage::take_out(Persistence& persistence) const {
 size_t BucketSalvage::put_back(FlowTable& table, const LostFlow& lost) const {
   size_t put_back = 0;
   for (const auto& [kept, extent] : kept_) {
-    const auto opened = table.open(bucket_, kept.inside_key, kept.outside_key);
+    const auto opened = table.open(bucket_, kept.inside_key, kept.outside_key,
+                                   kept.is_wide() ? &kept.addresses : nullptr);
     if (opened.status != OpenStatus::kOk) {
-      lost("no room for " + key_text(kept.inside_key));
+      lost("no room for " + inside_text(kept));
       continue;
     }
     FlowRecord& record = table.stage(opened.id);
@@ -227,11 +235,12 @@ size_t BucketSalvage::put_back(FlowTable& table, const LostFlow& lost) const {
     record.opened_s = kept.opened_s;
     record.last_seen_s = kept.last_seen_s;
     std::memcpy(record.hard, kept.hard, sizeof(record.hard));
+    table.store_soft(opened.id, 0, kept.soft);
     const OpenStatus status = table.set_extent(opened.id, extent);
     if (status == OpenStatus::kOk) {
       ++put_back;
     } else {
-      lost("no room for the extent of " + key_text(kept.inside_key));
+      lost("no room for the extent of " + inside_text(kept));
       table.close(opened.id);
     }
     table.commit({});

@@ -19,15 +19,11 @@ namespace flowkeep {
 
 namespace {
 
-// An opening stages its record (2), its bucket (1), for each of its two keys an index group or two,
+// An opening stages its record (3), its bucket (1), for each of its two keys an index group or two,
 // and now and then a directory line or two for a split.
-constexpr uint32_t kLinesPerChange = 8;
+constexpr uint32_t kLinesPerChange = 9;
 constexpr uint32_t kLinesInReserve = 64;
 constexpr uint32_t kClaimsPerChange = 3;
-
-constexpr uint64_t record_line(RecordId id) {
-  return uint64_t{id} * (sizeof(FlowRecord) / kLineBytes);
-}
 
 }  // namespace
 
@@ -55,9 +51,13 @@ struct FlowTable::Impl {
   const FlowRecord& view(RecordId id) const {
     return *reinterpret_cast<const FlowRecord*>(write_set.view(record_line(id)));
   }
-  bool is_of(RecordId id, const FlowKey& key) const {
+  bool is_of(RecordId id, const FlowKey& key, const WideAddresses* addresses) const {
     const FlowRecord& record = view(id);
-    return (key.side == Side::kInside ? record.inside_key : record.outside_key) == key;
+    const bool is_inside = key.side == Side::kInside;
+    if (!((is_inside ? record.inside_key : record.outside_key) == key)) return false;
+    if (key.family != Family::kIpv6) [[likely]]
+      return true;
+    return record.addresses == (is_inside ? *addresses : addresses->reversed());
   }
   void use_log(uint32_t number);
   void write_redo_record(BurstPositions after);
@@ -125,10 +125,12 @@ void FlowTable::prefetch_record(uint32_t bucket, uint64_t hash) const {
   impl_->index.prefetch_record(bucket, hash_tag(hash));
 }
 
-RecordId FlowTable::find(uint32_t bucket, const FlowKey& key, uint64_t hash) const {
+RecordId FlowTable::find(uint32_t bucket, const FlowKey& key, uint64_t hash,
+                         const WideAddresses* addresses) const {
+  assert(key.family != Family::kIpv6 || addresses != nullptr);
   impl_->flush.some();
   return impl_->index.find(bucket, hash_tag(hash),
-                           [&](RecordId id) { return impl_->is_of(id, key); });
+                           [&](RecordId id) { return impl_->is_of(id, key, addresses); });
 }
 
 const FlowRecord& FlowTable::record(RecordId id) const {
@@ -144,7 +146,9 @@ bool FlowTable::has_room(uint32_t n, size_t extent_bytes) const {
          impl_->claims.room() >= n * claims && impl_->extents.room() >= 2 * n;
 }
 
-FlowTable::Opened FlowTable::open(uint32_t bucket, const FlowKey& inside, const FlowKey& outside) {
+FlowTable::Opened FlowTable::open(uint32_t bucket, const FlowKey& inside, const FlowKey& outside,
+                                  const WideAddresses* addresses) {
+  assert((inside.family == Family::kIpv6) == (addresses != nullptr));
   assert(inside.side == Side::kInside && outside.side == Side::kOutside);
   assert(impl_->sequence != 0);  // it has a log
   assert(!impl_->committed);
@@ -157,7 +161,10 @@ FlowTable::Opened FlowTable::open(uint32_t bucket, const FlowKey& inside, const 
   const FlowRecord& next_free = impl_->regions.record(impl_->free_record(bucket));
   __builtin_prefetch(&next_free);
   __builtin_prefetch(next_free.hard);
-  if (find(bucket, inside, inside_hash) != 0 || find(bucket, outside, outside_hash) != 0) {
+  __builtin_prefetch(next_free.soft, 1);
+  const WideAddresses reversed = addresses == nullptr ? WideAddresses{} : addresses->reversed();
+  if (find(bucket, inside, inside_hash, addresses) != 0 ||
+      find(bucket, outside, outside_hash, &reversed) != 0) {
     return {OpenStatus::kKeyExists, 0};
   }
   // What may fail comes first. Growth that turns out not to be needed stays the bucket's.
@@ -184,6 +191,9 @@ FlowTable::Opened FlowTable::open(uint32_t bucket, const FlowKey& inside, const 
   record.outside_key = outside;
   record.phase = FlowPhase::kOpening;
   record.bucket = static_cast<uint16_t>(bucket);
+  if (addresses != nullptr) record.addresses = *addresses;
+  constexpr uint8_t kNoSoftState[kSoftStateBytes] = {};
+  store_soft(id, 0, kNoSoftState);
   return {OpenStatus::kOk, id};
 }
 
@@ -205,12 +215,12 @@ OpenStatus FlowTable::Impl::ensure_free_record(uint32_t bucket) {
 RecordId FlowTable::Impl::free_record(uint32_t bucket) const {
   const BucketHeader& header = index.header(bucket);
   if (header.free_record != 0) return header.free_record;
-  return header.record_page * kRecordsPerPage + header.records_used;
+  return record_id(header.record_page, header.records_used);
 }
 
 // Of the bucket's pages, and not a live flow's?
 bool FlowTable::Impl::may_take(uint32_t bucket, RecordId id) const {
-  if (!is_record_page(bucket, id / kRecordsPerPage)) return false;
+  if (!is_record_page(bucket, record_page(id)) || record_place(id) >= kRecordsPerPage) return false;
   return index.header(bucket).free_record == 0 || view(id).phase == FlowPhase::kFree;
 }
 
@@ -233,7 +243,7 @@ void FlowTable::close(RecordId id) {
   FlowRecord& record = stage(id);
   const uint32_t bucket = record.bucket;
   if (record.phase == FlowPhase::kFree || bucket >= kMaxBuckets ||
-      !impl_->is_record_page(bucket, id / kRecordsPerPage)) {
+      !impl_->is_record_page(bucket, record_page(id))) {
     ++impl_->damage.met;
     return;
   }
@@ -258,6 +268,21 @@ void FlowTable::touch(RecordId id, uint32_t now_s) {
   if (staged != nullptr) staged->last_seen_s = now_s;
 }
 
+// ---- Soft state.
+
+std::span<const uint8_t, kSoftStateBytes> FlowTable::soft(RecordId id) const {
+  return impl_->regions.record(id).soft;
+}
+
+void FlowTable::store_soft(RecordId id, size_t offset, std::span<const uint8_t> state) {
+  assert(offset % 8 == 0 && state.size() % 8 == 0 && offset + state.size() <= kSoftStateBytes);
+  impl_->persistence.store(impl_->regions.record(id).soft + offset, state.data(), state.size());
+}
+
+void FlowTable::prefetch_soft(RecordId id) const {
+  __builtin_prefetch(impl_->regions.record(id).soft, 1);
+}
+
 // ---- Extents.
 
 std::span<const std::byte> FlowTable::extent(RecordId id) const {
@@ -269,8 +294,8 @@ std::span<const std::byte> FlowTable::extent(RecordId id) const {
 OpenStatus FlowTable::set_extent(RecordId id, std::span<const std::byte> content) {
   assert(content.size() <= kMaxExtentBytes && !impl_->committed);
   Impl& self = *impl_;
-  // The record's two lines and its release come on top of what write() looks for itself.
-  if (self.write_set.room() < 2 + Extents::kLinesPerChange || self.extents.room() == 0) {
+  // The record's lines and its release come on top of what write() looks for itself.
+  if (self.write_set.room() < kRecordLines + Extents::kLinesPerChange || self.extents.room() == 0) {
     return OpenStatus::kWriteSetFull;
   }
   const FlowRecord before = self.view(id);
@@ -389,7 +414,7 @@ RecordId FlowTable::sweep_next(uint32_t bucket, uint32_t& budget) {
       if (is_newest && used == 0) --budget;  // a link may lead back to it
       continue;
     }
-    const RecordId id = cursor.page * kRecordsPerPage + cursor.record++;
+    const RecordId id = record_id(cursor.page, cursor.record++);
     --budget;
     if (self.view(id).phase == FlowPhase::kFree) continue;
     // As the last burst left it; what this one stages gets its checksum at commit.

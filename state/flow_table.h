@@ -21,7 +21,7 @@
 
 namespace flowkeep {
 
-// Index of a FlowRecord within the pool's pages; 0 is none. byte offset = id * sizeof(FlowRecord).
+// Names a FlowRecord of the pool (record_id() in state/layout.h); 0 is none.
 using RecordId = uint32_t;
 
 // Absolute positions in a worker slot's rings after a burst (see dataplane/worker_slot.h). Opaque
@@ -59,8 +59,10 @@ class FlowTable {
   void prefetch_index(uint32_t bucket, uint64_t hash) const;
   // Prefetches the record that the index suggests; may be wrong, costs nothing if it is.
   void prefetch_record(uint32_t bucket, uint64_t hash) const;
-  // Sees what this burst has staged. 0 if there is no such flow.
-  RecordId find(uint32_t bucket, const FlowKey& key, uint64_t hash) const;
+  // Sees what this burst has staged. 0 if there is no such flow. `addresses`: of an IPv6 key, as a
+  // packet that has this key has them; not looked at for IPv4.
+  RecordId find(uint32_t bucket, const FlowKey& key, uint64_t hash,
+                const WideAddresses* addresses = nullptr) const;
 
   // The record as this burst sees it (staged copy if there is one).
   const FlowRecord& record(RecordId id) const;
@@ -69,19 +71,31 @@ class FlowTable {
   // Room for `n` more flow openings or changes before the write set might overflow, each of which
   // sets an extent of up to `extent_bytes`? A burst ends early when not.
   bool has_room(uint32_t n, size_t extent_bytes = 0) const;
-  // A fresh record with both keys indexed. phase, revision, times, hard must be filled through
-  // stage().
+  // A fresh record with both keys indexed, and its soft state zero. phase, revision, times, hard
+  // must be filled through stage(). `addresses`: of an IPv6 flow, as the inside key has them; the
+  // outside key has them reversed, because IPv6 is not translated.
   struct Opened {
     OpenStatus status;
     RecordId id;
   };
-  Opened open(uint32_t bucket, const FlowKey& inside, const FlowKey& outside);
+  Opened open(uint32_t bucket, const FlowKey& inside, const FlowKey& outside,
+              const WideAddresses* addresses = nullptr);
   // A staged copy to change; the first call copies the record's lines into the write set.
   FlowRecord& stage(RecordId id);
   // Removes both index entries, puts the record on the free list and frees its extent.
   void close(RecordId id);
   // Soft: stores last_seen_s in place (and in the staged copy, if any). No log, no flush.
   void touch(RecordId id, uint32_t now_s);
+
+  // ---- Soft state of the functions, in the record: seen at once, by later bursts of this worker
+  // and by its successors, whether this burst commits or not. It starts as zeros; when a burst that
+  // closes a flow and gives its place to another does not commit, the old flow's is zeros too.
+  // After a power failure it may be anything: a reader must be able to tell whether it was written
+  // since its node's start.
+  std::span<const uint8_t, kSoftStateBytes> soft(RecordId id) const;
+  // `offset` and size: of a part of it, whole words of 8 bytes.
+  void store_soft(RecordId id, size_t offset, std::span<const uint8_t> state);
+  void prefetch_soft(RecordId id) const;
 
   // ---- Extent: the flow's state of variable size, beside its record; up to kMaxExtentBytes.
   // As this burst sees it; empty: none, or one that does not pass its checksum. Valid until the

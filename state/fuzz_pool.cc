@@ -1,7 +1,6 @@
 // libFuzzer target: everything that reads a pool, over one that is damaged as the input says.
 //
-//   meson setup build/fuzz -Dfuzzers=true && ninja -C build/fuzz state/fuzz_pool &&
-//   build/fuzz/state/fuzz_pool
+//   ./flowkeep fuzz pool
 #include <cstdio>
 
 #include "state/damaged_pool.h"

@@ -174,7 +174,7 @@ void check_flow_leases(const Regions& regions, uint32_t chain, Findings& finding
     if (!needs_lease(flow) || lease_of(regions, chain, bucket, flow)) return;
     findings.add(Severity::kDamage,
                  bucket_label(regions, chain, bucket) + " record " + std::to_string(id) + " (" +
-                     key_text(flow.inside_key) + ")",
+                     inside_text(flow) + ")",
                  "lease of port block " + std::to_string(port_block_of(flow)), "not the bucket's",
                  "the bucket's at one external address: " +
                      endpoint_text(flow.outside_key.dst, flow.outside_key.dst_port) + " is in it");
@@ -230,6 +230,12 @@ bool is_claim(const Regions& regions, uint64_t word) {
 
 bool leases_anything(const Regions& regions, uint32_t chain) {
   return !all_zero(regions.leases(chain), kMaxExternalAddresses * kPortBlocks * sizeof(uint32_t));
+}
+
+bool has_its_folds(const FlowRecord& flow, HashSecret secret) {
+  const FlowKey& key = flow.inside_key;
+  return key.src == fold_address(flow.addresses.src, secret) &&
+         key.dst == fold_address(flow.addresses.dst, secret) && flow.outside_key == key.reversed();
 }
 
 uint32_t port_block_of(const FlowRecord& flow) {

@@ -1,4 +1,4 @@
-"""Runs the tests: unit tests, unit tests under sanitizers, tidy tests, integration tests.
+"""Runs the tests: unit tests, unit tests under sanitizers, fuzzers, tidy tests, integration tests.
 
   run.py            all of them
   run.py PATTERN    only the tidy and integration tests whose names contain PATTERN
@@ -19,6 +19,7 @@ import tempfile
 import time
 import traceback
 
+import fuzz
 import unit
 from fixtures import hugepages, paths
 from fixtures.lab import Lab
@@ -135,6 +136,8 @@ def main(arguments):
         unit.run_release(tally)
         print("Unit tests under AddressSanitizer and UndefinedBehaviorSanitizer", flush=True)
         unit.run_sanitized(tally)
+        print("Fuzzers, each for a bounded number of inputs", flush=True)
+        fuzz.run_bounded(tally)
     print("Tidy and integration tests, each in a sandbox of its own", flush=True)
     with hugepages.reserved():
         for path, name, limit_s in discover(pattern):

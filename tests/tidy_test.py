@@ -82,10 +82,20 @@ def test_files_named_in_documents_exist():
         for name in named.findall(text):
             if not os.path.exists(os.path.join(paths.ROOT, name)):
                 missing.append(f"{_relative(document)}: {name}")
-        for name in link.findall(text):
+        for name in link.findall(re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)):
             if not os.path.exists(os.path.join(os.path.dirname(document), name)):
                 missing.append(f"{_relative(document)}: {name}")
     _none(missing, "documents name files that are there")
+
+
+def test_documents_show_the_source_as_it_is():
+    """A code block whose first line names a file ("```cpp nfs/dscp/dscp.h") is part of that file, line for line."""
+    block = re.compile(r"^```\w+ (\S+)\n(.*?)^```$", re.M | re.S)
+    shown = [(_relative(document), name, text) for document in _files("docs", endings=(".md",))
+             for name, text in block.findall(_read(document))]
+    assert any(document == os.path.join("docs", "functions.md") for document, _, _ in shown), "the guide shows no source"
+    _none([f"{document}: {name}: {text.splitlines()[0]}" for document, name, text in shown
+           if "\n" + text not in "\n" + _read(os.path.join(paths.ROOT, name)) + "\n"], "documents show the source as it is")
 
 
 def test_code_is_formatted():

@@ -228,6 +228,7 @@ void Supervisor::on_built(ChainState& chain, const ZygoteMessage& message) {
       static_cast<Scope>(message.scope) == Scope::kHost ? SteerBy::kHost : SteerBy::kEndpoint;
   for (uint32_t i = 0; i < message.external_count; ++i) block.external[i].raw = message.external[i];
   block.external_count = message.external_count;
+  header_.counters[chain.index].begin(chain.next->revision(), chain.revision.revision());
   begin_handover(chain);
 }
 

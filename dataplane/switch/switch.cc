@@ -373,7 +373,9 @@ size_t Switch::drain(size_t slot) {
 void Switch::deliver(rte_mbuf* packet) {
   const PacketMeta& meta = meta_of(packet);
   ChainBlock& chain = header_.chains[meta.chain];
+  header_.counters[meta.chain].count(meta);
   if (meta.verdict == Verdict::kDrop) return drop_of_chain(chain, packet, meta.reason);
+  if (meta.verdict == Verdict::kReply) return send_reply(chain, packet, meta);
   auto* ip = rte_pktmbuf_mtod(packet, uint8_t*) + meta.l3_offset;
   decrement_ttl(ip);
   Be32 destination;
@@ -388,6 +390,26 @@ void Switch::deliver(rte_mbuf* packet) {
     header_.switch_block.first_forward_unix_us.store(
         static_cast<uint64_t>(arena_.now_unix_s() * 1e6));
   }
+}
+
+// The packet counts as refused for its reason; that it was answered too is seen from the port. ICMP
+// errors are limited as the switch's own are (RFC 1812 section 4.3.2.8).
+void Switch::send_reply(ChainBlock& chain, rte_mbuf* packet, const PacketMeta& meta) {
+  const uint16_t bytes = meta.reply_length;
+  const uint8_t* ip = rte_pktmbuf_mtod(packet, const uint8_t*) + meta.l3_offset;
+  const bool is_reset = ip[9] == kProtocolTcp;
+  uint32_t& budget = ports_[meta.in_port].icmp_budget;
+  if (bytes < kEthernetBytes || bytes > kFrameBytes || (!is_reset && budget == 0))
+    return drop_of_chain(chain, packet, meta.reason);
+  if (!is_reset) --budget;
+  packet->data_len = bytes;
+  packet->pkt_len = bytes;
+  Be32 destination;
+  std::memcpy(&destination.raw, ip + 16, 4);
+  bump(chain.drops[static_cast<size_t>(meta.reason)]);
+  if (const DropReason refused = route(meta.in_port, packet, destination);
+      refused != DropReason::kNone)
+    drop(meta.in_port, packet, refused);
 }
 
 DropReason Switch::route(size_t port_index, rte_mbuf* packet, Be32 destination) {

@@ -1,4 +1,5 @@
 // The functions of test programs: the product's, and the one that misbehaves.
+#include "nfs/dscp/dscp.h"
 #include "nfs/faulty/faulty.h"
 #include "nfs/firewall/firewall.h"
 #include "nfs/nat44/nat44.h"
@@ -8,6 +9,7 @@ namespace flowkeep {
 
 std::span<const RegisteredFunction> registered_functions() {
   static constexpr RegisteredFunction kFunctions[] = {
+      {Dscp::kType, build_from_json<Dscp>},
       {Faulty::kType, build_from_json<Faulty>},
       {Firewall::kType, build_from_json<Firewall>},
       {Nat44::kType, build_from_json<Nat44>},

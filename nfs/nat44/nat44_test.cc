@@ -55,7 +55,7 @@ class Nat44Test : public testing::TestWithParam<Crash> {
   PoolDirectory directory_;
   std::unique_ptr<ChainHarness> harness_;
 };
-INSTANTIATE_TEST_SUITE_P(Crashes, Nat44Test, testing::Values(Crash::kNever, Crash::kEveryBurst));
+INSTANTIATE_TEST_SUITE_P(Crashes, Nat44Test, testing::ValuesIn(kEveryMode));
 
 // ---- Rewrites: every byte of what comes out, against a packet built with the other endpoint.
 

@@ -1,0 +1,102 @@
+"""Programs that customers use, through firewall and NAT: many streams, names, what tells them their address."""
+
+import json
+import os
+import sys
+
+from fixtures import paths
+from fixtures.lab import CHAIN, NAT_ADDRESS, OUTSIDE_HOST, VethSite, edge_chain
+from fixtures.process import run
+from fixtures.traffic import HttpServer, random_file, sha256
+from fixtures.waiting import wait_until
+
+_SECOND_SERVER = "203.0.113.3"
+_STREAMS = 8
+
+
+def _script(name):
+    return os.path.join(paths.ROOT, "tests", "fixtures", name)
+
+
+def _site(lab, *rules):
+    """A site whose chain accepts what `rules` name, besides what edge.yaml does."""
+    site = VethSite(lab)
+    document = edge_chain()
+    next(function["config"]["rules"] for function in document["spec"]["functions"]
+         if function["type"] == "firewall")[:0] = list(rules)
+    site.deploy(document)
+    return site
+
+
+def _server(lab, site, script, *arguments):
+    name = "-".join([script, *map(str, arguments)])
+    process = lab.add(site.outside.start([sys.executable, "-u", _script(script), *arguments], lab.path(f"{name}.log")))
+    process.wait_for_output("listening")
+    return process
+
+
+def test_iperf_with_eight_streams_both_ways(lab):
+    site = _site(lab, {"name": "iperf", "action": "accept", "protocol": "tcp", "destination_ports": ["5201"]})
+    server = lab.add(site.outside.start(["iperf3", "-s", "--forceflush", "-B", OUTSIDE_HOST], lab.path("iperf3.log")))
+    server.wait_for_output("Server listening")
+    for direction in ([], ["-R"]):
+        def measured():
+            """None while the server is not done with the run before."""
+            report = json.loads(site.inside.run("iperf3", "-J", "-t", "2", "-P", _STREAMS, "-c", OUTSIDE_HOST,
+                                                *direction, check=False).stdout)
+            return None if "busy" in report.get("error", "") else report
+        report = wait_until(measured, "iperf3", 30)
+        streams = report["end"].get("streams", [])
+        received = [stream["receiver"]["bytes"] for stream in streams]
+        print(f"iperf3 {direction}: {sum(received) / 1e6:.0f} MB in {len(streams)} streams")
+        assert len(received) == _STREAMS and min(received) > 100_000, report
+    assert site.ctl.chain_on_node(CHAIN).get("worker_deaths", 0) == 0
+
+
+def test_names_are_resolved_by_udp_and_by_tcp(lab):
+    """By the C library's resolver, on behalf of curl."""
+    site = _site(lab, {"name": "dns", "action": "accept", "protocol": "tcp", "destination_ports": ["53"]})
+    names = _server(lab, site, "name_server.py", OUTSIDE_HOST, 53, OUTSIDE_HOST)
+    server = HttpServer(lab, site.outside, OUTSIDE_HOST, 8000)
+    digest = random_file(os.path.join(server.folder, "file"), 1)
+    for content, target in ((f"nameserver {OUTSIDE_HOST}\n", "/etc/resolv.conf"), ("hosts: dns\n", "/etc/nsswitch.conf")):
+        path = lab.path(os.path.basename(target))
+        with open(path, "w") as file:
+            file.write(content)
+        run("mount", "--bind", path, os.path.realpath(target))     # in the sandbox's own mounts
+    for name in ("www.example", "long.example"):
+        site.inside.run("curl", "-4", "-sS", "--fail", "-o", lab.path("file"), f"http://{name}:8000/file")
+        assert sha256(lab.path("file")) == digest
+    asked = names.output().splitlines()
+    assert "udp www.example" in asked and "udp long.example" in asked and "tcp long.example" in asked, asked
+
+
+def _mappings(site, source_port, servers):
+    """{server: the endpoint that it says it saw}."""
+    asked = site.inside.run(sys.executable, _script("stun.py"), "client", source_port, *servers)
+    return dict(line.split() for line in asked.stdout.splitlines())
+
+
+def test_a_mapping_does_not_depend_on_the_remote_endpoint(lab):
+    """RFC 4787 REQ-1, as RFC 5780 section 4.3 finds it out: another address, another port, one mapping."""
+    site = _site(lab)
+    site.outside.run("ip", "address", "add", f"{_SECOND_SERVER}/24", "dev", "eth0")
+    servers = [f"{address}:{port}" for address in (OUTSIDE_HOST, _SECOND_SERVER) for port in (3478, 3479)]
+    for server in servers:
+        _server(lab, site, "stun.py", "server", *server.split(":"))
+    taken = set()
+    for source_port in (40000, 40001, 1025):
+        mappings = _mappings(site, source_port, servers)
+        assert sorted(mappings) == sorted(servers) and len(set(mappings.values())) == 1, mappings
+        mapped = mappings[servers[0]]
+        assert mapped.startswith(f"{NAT_ADDRESS}:") and mapped not in taken, mappings
+        taken.add(mapped)
+        assert {flow["external"] for flow in site.ctl.flows(CHAIN, f"proto=udp sport={source_port}")} == {mapped}
+
+
+def test_traceroute_of_every_kind(lab):
+    site = _site(lab)
+    HttpServer(lab, site.outside, OUTSIDE_HOST, 80)
+    for kind in (["-I"], ["-U", "-p", "33434"], ["-T", "-p", "80"]):
+        trace = site.inside.run("traceroute", *kind, "-n", "-q", "1", "-w", "2", "-m", "5", OUTSIDE_HOST).stdout
+        assert [line.split()[1] for line in trace.splitlines()[1:]] == ["10.0.0.1", OUTSIDE_HOST], trace
