@@ -113,12 +113,17 @@ struct ModelFlow {
   }
   void see(const Event& event, uint32_t now_s) {
     last_seen_s = now_s;
-    if (event.side == Side::kOutside) answered = true;
-    if (event.talk.protocol != kProtocolTcp) return;
+    if (event.talk.protocol != kProtocolTcp) {
+      answered |= event.side == Side::kOutside;
+      return;
+    }
     const bool anew = event.flags == kTcpSyn && event.side == Side::kInside;
     if (anew && (fin_inside || fin_outside || reset)) {
       answered = fin_inside = fin_outside = reset = false;
     }
+    // The initiator, which is inside, acknowledges the answer.
+    const uint8_t handshake = event.flags & (kTcpSyn | kTcpAck | kTcpRst);
+    answered |= event.side == Side::kInside && handshake == kTcpAck;
     if (event.flags & kTcpRst) reset = true;
     if (event.flags & kTcpFin) (event.side == Side::kInside ? fin_inside : fin_outside) = true;
   }
