@@ -12,6 +12,11 @@ bool is_icmp_error(const PacketMeta& meta) {
   return meta.inner_l3_offset != 0;
 }
 
+// Of an IPv6 packet's flow, as the inside key has them.
+WideAddresses inside_addresses(const PacketMeta& meta) {
+  return meta.side == Side::kInside ? meta.addresses : meta.addresses.reversed();
+}
+
 void drop(PacketMeta& meta, DropReason reason) {
   meta.verdict = Verdict::kDrop;
   meta.reason = reason;
@@ -22,7 +27,7 @@ void refuse(PacketMeta& meta, const Decision& decision) {
 }
 
 // Only what begins a conversation opens a flow: a SYN (as in RFC 6146 section 3.5.2.2), an echo
-// request, any UDP datagram.
+// request, any packet of the other protocols.
 bool may_open(const Packet& packet) {
   const PacketMeta& meta = *packet.meta;
   if (is_icmp_error(meta)) return false;
@@ -31,6 +36,8 @@ bool may_open(const Packet& packet) {
       return is_first_tcp_segment(meta.tcp_flags);
     case kProtocolIcmp:
       return checked_header<IcmpHeader>(packet.frame, meta.l4_offset).type == kIcmpEchoRequest;
+    case kProtocolIcmpv6:
+      return checked_header<IcmpHeader>(packet.frame, meta.l4_offset).type == kIcmpv6EchoRequest;
     default:
       return true;
   }
@@ -77,7 +84,7 @@ ChainRuntime::Progress ChainRuntime::find_flow(const Packet& packet, size_t inde
   std::ranges::fill(meta.counts, uint16_t{0});
   flows_[index] = 0;
   if (chain_.variable_bytes() != 0 && !has_room(0, index)) return Progress::kNoRoom;
-  const RecordId id = table_.find(meta.bucket, meta.key, meta.hash);
+  const RecordId id = table_.find(meta.bucket, meta.key, meta.hash, meta.wide_addresses());
   if (id == 0) return open_flow(packet, index, now_s, undo);
   if (may_go_on(table_.record(id), meta, now_s)) {
     flows_[index] = id;
@@ -190,6 +197,11 @@ ChainRuntime::Progress ChainRuntime::open_flow(const Packet& packet, size_t inde
   PacketMeta& meta = *packet.meta;
   const FlowKey inside = meta.side == Side::kInside ? meta.key : meta.key.reversed();
   OpeningFlow flow{inside, meta.side, meta.bucket, table_, packet, undo, events_, now_s};
+  WideAddresses addresses;
+  if (meta.is_wide()) {
+    addresses = inside_addresses(meta);
+    flow.addresses = &addresses;
+  }
   if (!may_open(packet)) {
     refuse(meta, judge_stray(flow));
     return Progress::kDone;
@@ -199,8 +211,8 @@ ChainRuntime::Progress ChainRuntime::open_flow(const Packet& packet, size_t inde
     refuse(meta, decision);
     return Progress::kDone;
   }
-  const FlowTable::Opened opened =
-      table_.open(meta.bucket, inside, chain_.outside_key(inside, flow.hard.data()));
+  const FlowTable::Opened opened = table_.open(
+      meta.bucket, inside, chain_.outside_key(inside, flow.hard.data()), flow.addresses);
   switch (opened.status) {
     case OpenStatus::kOk:
       break;

@@ -50,11 +50,6 @@ class AnyFunction {
 };
 
 template <typename F>
-concept Translates = requires(const F& function, const FlowKey& key, const typename F::Hard& hard) {
-  { function.outside_key(key, hard) } -> std::same_as<FlowKey>;
-};
-
-template <typename F>
 concept Processes = requires(const F& function, Burst<F>& burst, typename F::Soft& soft) {
   function.process(burst, soft);
 };
@@ -78,6 +73,7 @@ class Step final : public AnyStep {
       : function_(function), soft_(function.make_soft()), place_(place) {}
 
   Decision open(OpeningFlow& flow) override {
+    if (passes_by(flow.inside_key)) return Decision::accept();
     NewFlow<F> typed(flow, place_);
     return function_.open(typed, soft_);
   }
@@ -87,10 +83,12 @@ class Step final : public AnyStep {
     return Decision::accept();
   }
   bool still_allowed(const FlowRecord& record, const uint8_t* hard) override {
+    if (passes_by(record.inside_key)) return true;
     return function_.still_allowed(record.inside_key, record.initiator,
                                    typed(hard + place_.hard_offset), soft_);
   }
   bool carry_over(const FlowRecord& record, const FunctionLayout* from, uint8_t* hard) override {
+    if (passes_by(record.inside_key)) return true;
     if constexpr (kHasHard) {
       const std::optional<Hard> carried = carried_over(record, from);
       if (!carried) return false;
@@ -111,6 +109,10 @@ class Step final : public AnyStep {
   using Hard = typename F::Hard;
   static constexpr bool kHasHard = !std::is_empty_v<Hard>;
 
+  // What translates knows IPv4 only: flows of IPv6 have no state of it.
+  static bool passes_by(const FlowKey& inside) {
+    return Translates<F> && inside.family == Family::kIpv6;
+  }
   static Hard typed(const uint8_t* bytes) {
     Hard hard;
     if constexpr (kHasHard) std::memcpy(&hard, bytes, sizeof(hard));
