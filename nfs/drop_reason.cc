@@ -47,8 +47,6 @@ std::string_view drop_reason_name(DropReason reason) {
       return "no_port_lease";
     case DropReason::kInboxFull:
       return "inbox_full";
-    case DropReason::kFragmentBad:
-      return "fragment_bad";
     case DropReason::kFragmentOverlap:
       return "fragment_overlap";
     case DropReason::kFragmentDuplicate:

@@ -30,7 +30,6 @@ enum class DropReason : uint8_t {
   kWrongVlan,    // the frame's VLAN tags are not the port's
   kNoPortLease,  // from the outside, to a translated port that no bucket holds
   kInboxFull,
-  kFragmentBad,  // empty, not in units of 8 bytes, beyond what a datagram may have, too many gaps
   kFragmentOverlap,    // of a datagram whose fragments overlap or contradict each other
   kFragmentDuplicate,  // what it brings is there already
   kFragmentTimeout,    // its datagram did not become whole in time

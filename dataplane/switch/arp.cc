@@ -106,6 +106,7 @@ void Switch::announce_addresses(size_t port_index) {
   const bool link_up = state.port->block().link_up.load(std::memory_order_relaxed) != 0;
   if (!state.announcements.due(link_up, announced_, now_ms_)) return;
   for (const Be32 address : announced_) announce(port_index, address);
+  announce_ipv6_addresses(port_index);
 }
 
 }  // namespace flowkeep

@@ -156,6 +156,7 @@ void Switch::housekeeping() {
   for (size_t port = 0; port < ports_.size(); ++port) {
     PortState& state = ports_[port];
     state.neighbours->tick(now_ms_);
+    state.ipv6_neighbours->tick(now_ms_);
     state.port->refresh_link();
     state.icmp_budget = kIcmpErrorsPerSecond * kHousekeepingMs / 1000;
     announce_addresses(port);
@@ -196,7 +197,8 @@ bool Switch::packets_inside() const {
     if (!rte_ring_empty(arena_.inbox(slot)) || !rte_ring_empty(arena_.outbox(slot))) return true;
   }
   return std::any_of(ports_.begin(), ports_.end(), [](const PortState& state) {
-    return state.port->queued() > 0 || state.neighbours->waiting() > 0;
+    return state.port->queued() > 0 || state.neighbours->waiting() > 0 ||
+           state.ipv6_neighbours->waiting() > 0;
   });
 }
 

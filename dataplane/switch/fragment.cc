@@ -10,7 +10,6 @@ namespace {
 constexpr size_t kL3Offset = sizeof(EthernetHeader);
 constexpr size_t kIpv6HeaderBytes = 40;
 constexpr size_t kFragmentHeaderBytes = 8;
-constexpr uint8_t kHopByHop = 0, kRouting = 43, kFragmentHeader = 44, kDestinationOptions = 60;
 
 uint16_t read16(const uint8_t* at) {
   return static_cast<uint16_t>(at[0] << 8 | at[1]);
@@ -58,7 +57,8 @@ std::optional<Fragment> read_ipv6_fragment(const uint8_t* frame, size_t length, 
   size_t at = kL3Offset + kIpv6HeaderBytes;
   while (frame[next_header_at] != kFragmentHeader) {
     const uint8_t kind = frame[next_header_at];
-    if (kind != kHopByHop && kind != kRouting && kind != kDestinationOptions) return std::nullopt;
+    if (kind != kHopByHopOptions && kind != kRoutingHeader && kind != kDestinationOptions)
+      return std::nullopt;
     if (at + 8 > end) return std::nullopt;
     next_header_at = at;
     at += (frame[at + 1] + 1U) * 8;

@@ -11,7 +11,6 @@ namespace {
 
 constexpr size_t kIpv6HeaderBytes = 40;
 constexpr size_t kFragmentHeaderBytes = 8;
-constexpr uint8_t kHopByHop = 0, kRouting = 43, kFragmentHeader = 44, kDestinationOptions = 60;
 constexpr uint16_t kDontFragment = 0x4000, kMoreFragments = 0x2000;
 constexpr uint8_t kOptionCopied = 0x80, kOptionEnd = 0, kOptionNone = 1;
 
@@ -32,7 +31,7 @@ Fragmentation::Fragmentation(const uint8_t* packet, size_t packet_bytes, uint32_
     size_t named_at = 6, at = kIpv6HeaderBytes;
     while (at + 8 <= packet_bytes) {
       const uint8_t kind = packet[named_at];
-      if (kind != kHopByHop && kind != kRouting && kind != kDestinationOptions) break;
+      if (kind != kHopByHopOptions && kind != kRoutingHeader && kind != kDestinationOptions) break;
       named_at = at;
       at += (packet[at + 1] + 1U) * 8;
       if (kind == kDestinationOptions) continue;

@@ -163,7 +163,7 @@ TEST_F(ReassemblyTest, LastByteOfTheBufferIsUsedAndTheNextIsRefused) {
     else
       EXPECT_TRUE(whole.empty());
   }
-  EXPECT_EQ(lost_, (std::map<DropReason, uint32_t>{{DropReason::kFragmentBad, 1}}));
+  EXPECT_EQ(lost_, (std::map<DropReason, uint32_t>{{DropReason::kBadFragment, 1}}));
 }
 
 // 65,535 bytes at most by the offset field: the end of the last fragment could lie beyond.
@@ -171,7 +171,7 @@ TEST_F(ReassemblyTest, FragmentThatEndsBeyond64KiBIsRefused) {
   std::vector<Bytes> fragments = cut(ipv4_packet(2000), 1500);
   reinterpret_cast<Ipv4Header*>(fragments[1].data())->flags_and_offset.set(Be16::from_host(0x1fff));
   EXPECT_TRUE(add(fragments[1]).empty());
-  EXPECT_EQ(lost_[DropReason::kFragmentBad], 1U);
+  EXPECT_EQ(lost_[DropReason::kBadFragment], 1U);
   EXPECT_TRUE(taken_.empty());
 }
 
@@ -297,7 +297,7 @@ TEST_F(ReassemblyTest, AtomicFragmentIsWholeByItself) {
 TEST_F(ReassemblyTest, TooManyGapsAreRefused) {
   const std::vector<Bytes> fragments = cut(ipv4_packet(3000), 28);
   for (size_t i = 0; i < fragments.size(); i += 2) add(fragments[i]);
-  EXPECT_EQ(lost_.begin()->first, DropReason::kFragmentBad);
+  EXPECT_EQ(lost_.begin()->first, DropReason::kBadFragment);
   EXPECT_TRUE(taken_.empty());
 }
 

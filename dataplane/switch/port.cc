@@ -117,6 +117,7 @@ Result<void> SwitchPort::start(rte_mempool* packets) {
   rte_eth_promiscuous_enable(
       id_);  // a virtual address of the outside may have any MAC filter in between
   rte_eth_macaddr_get(id_, &mac_);
+  link_local_ = link_local_address(mac_.addr_bytes);
   std::memcpy(block_.mac, mac_.addr_bytes, sizeof(block_.mac));
   std::strncpy(block_.name, config_.name.c_str(), sizeof(block_.name) - 1);
   refresh_link();
@@ -219,6 +220,36 @@ Be32 SwitchPort::source_for(Be32 neighbour) const {
     if (own.contains(neighbour)) return own.address;
   }
   return config_.addresses.empty() ? Be32{} : config_.addresses.front().address;
+}
+
+bool SwitchPort::is_own_address(const Ipv6Address& address) const {
+  if (!speaks_ipv6()) return false;
+  return address == link_local_ ||
+         std::any_of(config_.ipv6_addresses.begin(), config_.ipv6_addresses.end(),
+                     [&address](const Ipv6Prefix& own) { return own.address == address; });
+}
+
+Ipv6Address SwitchPort::next_hop(const Ipv6Address& destination) const {
+  if (!speaks_ipv6()) return {};
+  if (is_link_local(destination)) return destination;
+  for (const Ipv6Prefix& own : config_.ipv6_addresses) {
+    if (own.contains(destination)) return destination;
+  }
+  const Ipv6RouteConfig* best = nullptr;
+  for (const Ipv6RouteConfig& route : config_.ipv6_routes) {
+    if (!route.prefix.contains(destination)) continue;
+    if (best == nullptr || route.prefix.length > best->prefix.length) best = &route;
+  }
+  return best == nullptr ? Ipv6Address{} : best->via;
+}
+
+Ipv6Address SwitchPort::source_for(const Ipv6Address& destination) const {
+  if (!speaks_ipv6()) return {};
+  if (is_link_local(destination)) return link_local_;
+  for (const Ipv6Prefix& own : config_.ipv6_addresses) {
+    if (own.contains(destination)) return own.address;
+  }
+  return config_.ipv6_addresses.front().address;
 }
 
 }  // namespace flowkeep

@@ -109,7 +109,7 @@ void Reassembly::give_up(Entry& entry, DropReason reason) {
 std::optional<Reassembly::Whole> Reassembly::add(const Fragment& fragment, uint64_t now_ms) {
   const auto lost = [&](DropReason reason) { actions_.lost(fragment.id.port, reason, 1); };
   if (impossible(fragment)) {
-    lost(DropReason::kFragmentBad);
+    lost(DropReason::kBadFragment);
     return std::nullopt;
   }
   if (fragment.offset == 0 && !fragment.more) return alone(fragment);
@@ -169,7 +169,7 @@ DropReason Reassembly::claim_range(Entry& entry, const Fragment& fragment) {
   } else if (joins_after) {
     after->begin = added.begin;
   } else {
-    if (entry.range_count == entry.ranges.size()) return DropReason::kFragmentBad;
+    if (entry.range_count == entry.ranges.size()) return DropReason::kBadFragment;
     std::copy_backward(after, end, end + 1);
     *after = added;
     ++entry.range_count;

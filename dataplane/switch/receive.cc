@@ -22,6 +22,17 @@ bool is_echo_request(rte_mbuf* packet) {
          rte_pktmbuf_mtod(packet, const uint8_t*)[meta.l4_offset] == kIcmpEchoRequest;
 }
 
+bool is_ipv6_echo_request(rte_mbuf* packet) {
+  const PacketMeta& meta = meta_of(packet);
+  return meta.protocol() == kProtocolIcmpv6 && !meta.is_routed &&
+         rte_pktmbuf_mtod(packet, const uint8_t*)[meta.l4_offset] == kIcmpv6EchoRequest;
+}
+
+// RFC 2464 section 7.
+bool is_ipv6_group(const uint8_t* mac) {
+  return mac[0] == 0x33 && mac[1] == 0x33;
+}
+
 // Takes the port's tags off. False: the frame has others.
 bool untag(rte_mbuf* packet, const VlanTags& tags) {
   auto* frame = rte_pktmbuf_mtod(packet, uint8_t*);
@@ -78,11 +89,16 @@ void Switch::ingest(size_t port_index, rte_mbuf* packet) {
   if (!untag(packet, port.config().vlan)) return drop(port_index, packet, DropReason::kWrongVlan);
   const auto& ethernet = *rte_pktmbuf_mtod(packet, const EthernetHeader*);
   if (ethernet.type.get().host() == kEtherTypeArp) return handle_arp(port_index, packet);
-  const bool ours = std::memcmp(ethernet.destination, port.mac().addr_bytes, 6) == 0;
-  if (!ours && !port.config().promiscuous) return drop(port_index, packet, DropReason::kNotForUs);
+  const bool to_us =
+      std::memcmp(ethernet.destination, port.mac().addr_bytes, 6) == 0 || port.config().promiscuous;
+  if (!to_us && !is_ipv6_group(ethernet.destination))
+    return drop(port_index, packet, DropReason::kNotForUs);
 
   DropReason refused = look_at(port_index, packet);
-  if (refused == DropReason::kUnsupportedFragment) [[unlikely]] {
+  if (refused == DropReason::kNeighbourDiscovery) [[unlikely]]
+    return handle_neighbour_discovery(port_index, packet);
+  if (!to_us) return drop(port_index, packet, DropReason::kNotForUs);
+  if (refused == DropReason::kFragment) [[unlikely]] {
     packet = reassemble(port_index, packet);
     if (packet == nullptr) return;
     refused = look_at(port_index, packet);
@@ -108,8 +124,8 @@ rte_mbuf* Switch::reassemble(size_t port_index, rte_mbuf* packet) {
   const auto port = static_cast<uint8_t>(port_index);
   const std::optional<Fragment> fragment =
       read_fragment(rte_pktmbuf_mtod(packet, const uint8_t*), packet->data_len, port);
-  if (!fragment) {  // an ICMP error that quotes one
-    drop_at(port_index, packet, DropReason::kUnsupportedFragment);
+  if (!fragment) {
+    drop_at(port_index, packet, DropReason::kBadFragment);
     return nullptr;
   }
   const std::optional<Reassembly::Whole> whole = reassembly_.add(*fragment, now_ms_);
@@ -127,15 +143,20 @@ rte_mbuf* Switch::reassemble(size_t port_index, rte_mbuf* packet) {
 
 void Switch::answer_without_chain(size_t port_index, rte_mbuf* packet, DropReason refused) {
   const PacketMeta& meta = meta_of(packet);
-  const bool for_us = refused == DropReason::kNone && is_echo_request(packet) &&
-                      answers_for(ports_[port_index], meta.key.dst);
-  if (for_us) return answer_echo(port_index, packet);
+  const PortState& state = ports_[port_index];
+  if (refused == DropReason::kNone && meta.is_wide() && is_ipv6_echo_request(packet) &&
+      state.port->is_own_address(meta.addresses.dst))
+    return answer_ipv6_echo(port_index, packet);
+  if (refused == DropReason::kNone && !meta.is_wide() && is_echo_request(packet) &&
+      answers_for(state, meta.key.dst))
+    return answer_echo(port_index, packet);
   drop(port_index, packet, refused == DropReason::kNone ? DropReason::kNoChain : refused);
 }
 
 void Switch::enter_chain(size_t port_index, rte_mbuf* packet) {
   const PortState& state = ports_[port_index];
   PacketMeta& meta = meta_of(packet);
+  if (meta.is_wide()) return enter_chain_ipv6(port_index, packet);
   ChainBlock& chain = header_.chains[state.chain];
   const auto& ip =
       *rte_pktmbuf_mtod_offset(packet, const Ipv4Header*, static_cast<int>(meta.l3_offset));
@@ -159,22 +180,54 @@ void Switch::enter_chain(size_t port_index, rte_mbuf* packet) {
   steer(chain, packet, meta);
 }
 
+// IPv6 is not translated: nothing but the addresses of the ports is the node's.
+void Switch::enter_chain_ipv6(size_t port_index, rte_mbuf* packet) {
+  const PortState& state = ports_[port_index];
+  PacketMeta& meta = meta_of(packet);
+  ChainBlock& chain = header_.chains[state.chain];
+  const auto& ip =
+      checked_header<Ipv6Header>(rte_pktmbuf_mtod(packet, const uint8_t*), meta.l3_offset);
+  const Ipv6Address& destination = ip.addresses.dst;
+  const bool ours = state.port->is_own_address(destination);
+  if (ours && is_ipv6_echo_request(packet)) return answer_ipv6_echo(port_index, packet);
+  // RFC 4291 section 2.5.6: what is of one link stays there.
+  const bool of_one_link = is_link_local(ip.addresses.src) || is_link_local(destination);
+  const bool spoken = state.port->speaks_ipv6();
+  if (!spoken || ours || of_one_link || is_multicast(destination))
+    return drop_of_chain(chain, packet, DropReason::kNotForUs);
+  if (ip.hop_limit <= 1) {
+    send_icmpv6_error(port_index, packet, {.type = kIcmpv6TimeExceeded});
+    return drop_of_chain(chain, packet, DropReason::kTtlExceeded);
+  }
+  if (packet->pkt_len > smallest_mtu_ + kEthernetBytes && !fits_path(port_index, packet)) return;
+  find_bucket(chain, meta, Be32{});
+  meta.chain = static_cast<uint16_t>(state.chain);
+  steer(chain, packet, meta);
+}
+
 // Said before the chain translates, so that the answer quotes the packet as its sender knows it
-// (RFC 1191; RFC 5508 REQ-4 does the same for errors of routers farther on). False: answered and
-// dropped.
+// (RFC 1191, RFC 8201). False: answered and dropped.
 bool Switch::fits_path(size_t port_index, rte_mbuf* packet) {
   const PacketMeta& meta = meta_of(packet);
   ChainBlock& chain = header_.chains[ports_[port_index].chain];
   const auto& ip =
-      *rte_pktmbuf_mtod_offset(packet, const Ipv4Header*, static_cast<int>(meta.l3_offset));
-  const bool back_inside =
-      meta.side == Side::kOutside || is_external(chain, ip.dst.get());  // or a hairpin
-  const uint32_t mtu = ports_[back_inside ? chain.inside_port : chain.outside_port].port->mtu();
-  const uint32_t bytes = pools_.is_datagram(packet) ? origin_of(packet).largest_fragment_bytes
-                                                    : ip.total_length.get().host();
-  if (bytes <= mtu || (ip.flags_and_offset.get().host() & kIpv4DontFragment) == 0) return true;
-  send_icmp_error(port_index, packet,
-                  {.type = kIcmpUnreachable, .code = kIcmpFragmentationNeeded, .mtu = mtu});
+      checked_header<Ipv4Header>(rte_pktmbuf_mtod(packet, const uint8_t*), meta.l3_offset);
+  const bool ipv6 = meta.is_wide();
+  const bool hairpin = !ipv6 && is_external(chain, ip.dst.get());
+  const bool to_inside = meta.side == Side::kOutside || hairpin;
+  const uint32_t mtu = ports_[to_inside ? chain.inside_port : chain.outside_port].port->mtu();
+  const uint32_t bytes = pools_.is_datagram(packet)
+                             ? origin_of(packet).largest_fragment_bytes
+                             : static_cast<uint32_t>(meta.length - meta.l3_offset);
+  if (bytes <= mtu) return true;
+  if (ipv6) {
+    send_icmpv6_error(port_index, packet, {.type = kIcmpv6PacketTooBig, .mtu = mtu});
+  } else if ((ip.flags_and_offset.get().host() & kIpv4DontFragment) != 0) {
+    send_icmp_error(port_index, packet,
+                    {.type = kIcmpUnreachable, .code = kIcmpFragmentationNeeded, .mtu = mtu});
+  } else {
+    return true;
+  }
   drop_of_chain(chain, packet, DropReason::kFrameTooBig);
   return false;
 }
@@ -192,7 +245,7 @@ void Switch::reenter(ChainBlock& chain, rte_mbuf* packet) {
 // bucket is the one that leased the external port; otherwise the destination is the inside endpoint
 // itself.
 bool Switch::find_bucket(const ChainBlock& chain, PacketMeta& meta, Be32 destination) const {
-  if (meta.side == Side::kOutside && chain.external_count > 0) {
+  if (meta.side == Side::kOutside && chain.external_count > 0 && !meta.is_wide()) {
     for (uint32_t i = 0; i < chain.external_count; ++i) {
       if (!(chain.external[i] == destination)) continue;
       const uint32_t block = meta.key.dst_port.host() / kPortBlockPorts;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "dataplane/switch/fragmentation.h"
 #include "dataplane/switch/switch.h"
@@ -24,6 +25,22 @@ void decrement_ttl(uint8_t* ip) {
       static_cast<uint32_t>(checksum) + 0x0001U;  // 0x0100 in network order, little endian
   const auto folded = static_cast<uint16_t>(sum + (sum >> 16));
   std::memcpy(ip + 10, &folded, 2);
+}
+
+bool is_ipv6(const uint8_t* ip) {
+  return ip[0] >> 4 == 6;
+}
+
+size_t packet_bytes(const uint8_t* ip) {
+  if (!is_ipv6(ip)) return reinterpret_cast<const Ipv4Header*>(ip)->total_length.get().host();
+  return sizeof(Ipv6Header) + reinterpret_cast<const Ipv6Header*>(ip)->payload_length.get().host();
+}
+
+// A router does not cut IPv6 packets; those that came in fragments may go on in fragments.
+bool may_be_cut(const uint8_t* ip) {
+  if (is_ipv6(ip)) return false;
+  const uint16_t flags = reinterpret_cast<const Ipv4Header*>(ip)->flags_and_offset.get().host();
+  return (flags & kIpv4DontFragment) == 0;
 }
 
 }  // namespace
@@ -58,14 +75,21 @@ void Switch::deliver(rte_mbuf* packet) {
   header_.counters[meta.chain].count(meta);
   if (meta.verdict == Verdict::kReply) return send_reply(chain, packet);
   if (meta.verdict == Verdict::kDrop) return drop_of_chain(chain, packet, meta.reason);
-  auto* ip = rte_pktmbuf_mtod(packet, uint8_t*) + meta.l3_offset;
-  Be32 destination;
-  std::memcpy(&destination.raw, ip + 16, 4);
-  if (meta.side == Side::kInside && is_external(chain, destination)) return reenter(chain, packet);
-  decrement_ttl(ip);
   const size_t port = meta.side == Side::kInside ? chain.outside_port : chain.inside_port;
   const uint32_t bytes = packet->pkt_len;
-  const DropReason refused = route(port, packet, destination);
+  auto* ip = rte_pktmbuf_mtod(packet, uint8_t*) + meta.l3_offset;
+  DropReason refused = DropReason::kNone;
+  if (meta.is_wide()) {
+    auto& header = *reinterpret_cast<Ipv6Header*>(ip);
+    --header.hop_limit;
+    refused = route(port, packet, header.addresses.dst);
+  } else {
+    const Be32 destination = reinterpret_cast<const Ipv4Header*>(ip)->dst.get();
+    if (meta.side == Side::kInside && is_external(chain, destination))
+      return reenter(chain, packet);
+    decrement_ttl(ip);
+    refused = route(port, packet, destination);
+  }
   if (refused != DropReason::kNone) return drop_of_chain(chain, packet, refused);
   bump(chain.forwarded_packets);
   bump(chain.forwarded_bytes, bytes);
@@ -80,9 +104,10 @@ void Switch::deliver(rte_mbuf* packet) {
 void Switch::send_reply(ChainBlock& chain, rte_mbuf* packet) {
   const PacketMeta& meta = meta_of(packet);
   const uint16_t bytes = meta.reply_length;
-  const auto& ip =
-      checked_header<Ipv4Header>(rte_pktmbuf_mtod(packet, const uint8_t*), meta.l3_offset);
-  const bool is_reset = ip.protocol == kProtocolTcp;
+  const auto* frame = rte_pktmbuf_mtod(packet, const uint8_t*);
+  const auto& ip = checked_header<Ipv4Header>(frame, meta.l3_offset);
+  const auto& ipv6 = checked_header<Ipv6Header>(frame, meta.l3_offset);
+  const bool is_reset = (meta.is_wide() ? ipv6.next_header : ip.protocol) == kProtocolTcp;
   uint32_t& budget = ports_[meta.in_port].icmp_budget;
   const size_t room = packet->data_len + size_t{rte_pktmbuf_tailroom(packet)};
   if (bytes < kEthernetBytes || bytes > room || (!is_reset && budget == 0))
@@ -92,31 +117,41 @@ void Switch::send_reply(ChainBlock& chain, rte_mbuf* packet) {
   packet->pkt_len = bytes;
   bump(chain.drops[static_cast<size_t>(meta.reason)]);
   const Be32 sender = ip.dst.get();
-  if (meta.in_port == chain.outside_port && is_external(chain, sender))
+  if (!meta.is_wide() && meta.in_port == chain.outside_port && is_external(chain, sender))
     return reenter(chain, packet);
-  const DropReason refused = route(meta.in_port, packet, sender);
+  const DropReason refused = meta.is_wide() ? route(meta.in_port, packet, ipv6.addresses.dst)
+                                            : route(meta.in_port, packet, sender);
   if (refused != DropReason::kNone) drop(meta.in_port, packet, refused);
 }
 
-DropReason Switch::route(size_t port_index, rte_mbuf* packet, Be32 destination) {
+template <typename Address>
+DropReason Switch::route(size_t port_index, rte_mbuf* packet, const Address& destination) {
   const SwitchPort& port = *ports_[port_index].port;
-  const Be32 hop = port.next_hop(destination);
-  if (hop.raw == 0) return DropReason::kNoRoute;
-  if (packet->pkt_len > port.mtu() + kEthernetBytes) return send_fragments(port_index, packet, hop);
+  const Address hop = port.next_hop(destination);
+  if (hop == Address{}) return DropReason::kNoRoute;
+  if (packet->pkt_len > port.mtu() + kEthernetBytes) [[unlikely]]
+    return send_fragments(port_index, packet, hop);
   return send_to(port_index, packet, hop);
 }
 
-DropReason Switch::send_to(size_t port_index, rte_mbuf* packet, Be32 hop) {
+template <typename Address>
+DropReason Switch::send_to(size_t port_index, rte_mbuf* packet, const Address& hop) {
   PortState& state = ports_[port_index];
   if (!state.port->has_room(1)) return DropReason::kPortTxFull;
+  using Table = NeighbourTable<Address>;
+  Table* table = nullptr;
+  if constexpr (std::is_same_v<Address, Be32>)
+    table = state.neighbours.get();
+  else
+    table = state.ipv6_neighbours.get();
   Mac mac;
-  switch (state.neighbours->resolve(hop, now_ms_, packet, mac)) {
-    case Neighbours::Answer::kResolved:
+  switch (table->resolve(hop, now_ms_, packet, mac)) {
+    case Table::Answer::kResolved:
       transmit(port_index, packet, mac);
       return DropReason::kNone;
-    case Neighbours::Answer::kWaiting:
+    case Table::Answer::kWaiting:
       return DropReason::kNone;
-    case Neighbours::Answer::kFull:
+    case Table::Answer::kFull:
       break;
   }
   return DropReason::kNeighbourUnresolved;
@@ -124,17 +159,16 @@ DropReason Switch::send_to(size_t port_index, rte_mbuf* packet, Be32 hop) {
 
 // Not larger than the fragments that came, where the packet had been in fragments: what the path
 // ahead carries is known to their sender alone. Takes the packet if it returns kNone.
-DropReason Switch::send_fragments(size_t port_index, rte_mbuf* packet, Be32 hop) {
+template <typename Address>
+DropReason Switch::send_fragments(size_t port_index, rte_mbuf* packet, const Address& hop) {
   SwitchPort& port = *ports_[port_index].port;
   const bool datagram = pools_.is_datagram(packet);
   const auto* frame = rte_pktmbuf_mtod(packet, const uint8_t*);
-  const auto& ip = checked_header<Ipv4Header>(frame, kEthernetBytes);
-  const bool may_cut = (ip.flags_and_offset.get().host() & kIpv4DontFragment) == 0;
-  if (!datagram && !may_cut) return DropReason::kFrameTooBig;
-  const DatagramOrigin origin = origin_of(packet);
-  const uint32_t mtu = datagram ? std::min(port.mtu(), origin.largest_fragment_bytes) : port.mtu();
-  const Fragmentation cut(frame + kEthernetBytes, ip.total_length.get().host(), mtu,
-                          fragment_identification(ports_[port_index], ip));
+  if (!datagram && !may_be_cut(frame + kEthernetBytes)) return DropReason::kFrameTooBig;
+  const uint32_t largest = origin_of(packet).largest_fragment_bytes;
+  const uint32_t mtu = datagram ? std::min(port.mtu(), largest) : port.mtu();
+  const Fragmentation cut(frame + kEthernetBytes, packet_bytes(frame + kEthernetBytes), mtu,
+                          fragment_identification(ports_[port_index], packet));
   const size_t count = cut.count();
   if (count == 0 || count > kMostFragments) return DropReason::kFrameTooBig;
   if (!port.has_room(static_cast<uint16_t>(count))) flush(port_index);
@@ -162,10 +196,15 @@ DropReason Switch::send_fragments(size_t port_index, rte_mbuf* packet, Be32 hop)
 
 // Behind translated addresses senders that know nothing of each other share one space of
 // identifications (RFC 6864 section 5.3.1, RFC 7857 section 9).
-uint16_t Switch::fragment_identification(const PortState& state, const Ipv4Header& ip) {
+uint32_t Switch::fragment_identification(const PortState& state, const rte_mbuf* packet) {
+  if (pools_.is_datagram(packet) &&
+      is_ipv6(rte_pktmbuf_mtod(packet, const uint8_t*) + kEthernetBytes))
+    return origin_of(packet).identification;
   const bool shared = state.chain >= 0 && state.port->config().role == Side::kOutside &&
                       header_.chains[state.chain].external_count > 0;
-  return shared ? ++next_identification_ : ip.identification.get().host();
+  if (shared) return ++next_identification_;
+  const auto* frame = rte_pktmbuf_mtod(packet, const uint8_t*);
+  return checked_header<Ipv4Header>(frame, kEthernetBytes).identification.get().host();
 }
 
 void Switch::transmit(size_t port_index, rte_mbuf* packet, const Mac& mac) {
@@ -187,5 +226,8 @@ void Switch::flush(size_t port_index) {
   port.flush(now_tsc_, header_.tsc_hz, dropped);
   if (dropped > 0) bump(port.block().drops[static_cast<size_t>(DropReason::kPortTxFull)], dropped);
 }
+
+template DropReason Switch::route(size_t, rte_mbuf*, const Be32&);
+template DropReason Switch::route(size_t, rte_mbuf*, const Ipv6Address&);
 
 }  // namespace flowkeep

@@ -97,29 +97,36 @@ Result<void> Switch::open_ports() {
     if (!opened) return opened.error();
     PortState state;
     state.port = std::move(*opened);
-    state.neighbours = std::make_unique<Neighbours>(neighbour_actions(i));
-    for (const NeighbourConfig& known : config_.ports[i].neighbours) {
-      Mac mac;
-      std::memcpy(mac.bytes.data(), known.mac, sizeof(known.mac));
-      state.neighbours->add_static(known.address, mac);
-    }
     for (const int fd : state.port->wait_fds()) watch(fd);
     all_ports_wake_ = all_ports_wake_ && !state.port->wait_fds().empty();
     smallest_mtu_ = std::min(smallest_mtu_, state.port->mtu());
     ports_.push_back(std::move(state));
+    add_neighbours(i);
   }
   return {};
 }
 
-Neighbours::Actions Switch::neighbour_actions(size_t port) {
-  return {
-      .send_request = [this, port](const Be32& address) { send_arp_request(port, address); },
-      .send = [this, port](WaitingPacket packet,
-                           const Mac& mac) { transmit(port, static_cast<rte_mbuf*>(packet), mac); },
-      .give_up =
-          [this, port](WaitingPacket packet) {
-            drop(port, static_cast<rte_mbuf*>(packet), DropReason::kNeighbourUnresolved);
-          }};
+void Switch::add_neighbours(size_t port) {
+  const auto send = [this, port](WaitingPacket packet, const Mac& mac) {
+    transmit(port, static_cast<rte_mbuf*>(packet), mac);
+  };
+  const auto give_up = [this, port](WaitingPacket packet) {
+    drop(port, static_cast<rte_mbuf*>(packet), DropReason::kNeighbourUnresolved);
+  };
+  PortState& state = ports_[port];
+  state.neighbours = std::make_unique<Neighbours>(Neighbours::Actions{
+      [this, port](const Be32& address) { send_arp_request(port, address); }, send, give_up});
+  state.ipv6_neighbours = std::make_unique<Ipv6Neighbours>(Ipv6Neighbours::Actions{
+      [this, port](const Ipv6Address& target) { send_solicitation(port, target); }, send, give_up});
+  const auto mac_of = [](const uint8_t* octets) {
+    Mac mac;
+    std::memcpy(mac.bytes.data(), octets, mac.bytes.size());
+    return mac;
+  };
+  for (const NeighbourConfig& known : state.port->config().neighbours)
+    state.neighbours->add_static(known.address, mac_of(known.mac));
+  for (const Ipv6NeighbourConfig& known : state.port->config().ipv6_neighbours)
+    state.ipv6_neighbours->add_static(known.address, mac_of(known.mac));
 }
 
 Reassembly::Actions Switch::reassembly_actions() {

@@ -4,7 +4,8 @@
 // packet.
 //
 // Its parts: switch.cc (start and loop), receive.cc (from the ports to the workers), send.cc (from
-// the workers to the ports), arp.cc and icmp.cc (what it says itself), control.cc (commands, rest).
+// the workers to the ports), arp.cc, icmp.cc, neighbour_discovery.cc and icmpv6.cc (what it says
+// itself), control.cc (commands, rest).
 //
 // A packet that comes from a worker is forwarded or dropped for a named reason; nothing else can
 // happen to it. When a slot's inbox is full, the ports that feed it are not read: the senders'
@@ -66,6 +67,7 @@ class Switch {
   struct PortState {
     std::unique_ptr<SwitchPort> port;
     std::unique_ptr<Neighbours> neighbours;
+    std::unique_ptr<Ipv6Neighbours> ipv6_neighbours;
     int chain = -1;            // that this port feeds
     uint32_t icmp_budget = 0;  // ICMP errors left in this second (RFC 1812 4.3.2.8)
     Announcements announcements;
@@ -87,7 +89,7 @@ class Switch {
   Switch(const NodeConfig& config, const Arena& arena, Pool& pool, SwitchEvents events);
   Result<void> start_eal();
   Result<void> open_ports();
-  Neighbours::Actions neighbour_actions(size_t port);
+  void add_neighbours(size_t port);
   Reassembly::Actions reassembly_actions();
 
   // Receive path.
@@ -98,6 +100,7 @@ class Switch {
   rte_mbuf* reassemble(size_t port, rte_mbuf* packet);
   void answer_without_chain(size_t port, rte_mbuf* packet, DropReason refused);
   void enter_chain(size_t port, rte_mbuf* packet);
+  void enter_chain_ipv6(size_t port, rte_mbuf* packet);
   bool fits_path(size_t port, rte_mbuf* packet);
   void reenter(ChainBlock& chain, rte_mbuf* packet);
   void steer(ChainBlock& chain, rte_mbuf* packet, PacketMeta& meta);
@@ -108,16 +111,19 @@ class Switch {
   size_t drain(size_t slot);
   void deliver(rte_mbuf* packet);
   void send_reply(ChainBlock& chain, rte_mbuf* packet);
-  // Routes an IPv4 frame whose Ethernet addresses are still to be written. Takes the packet only if
-  // it returns kNone, as the other two do.
-  DropReason route(size_t port, rte_mbuf* packet, Be32 destination);
-  DropReason send_to(size_t port, rte_mbuf* packet, Be32 hop);
-  DropReason send_fragments(size_t port, rte_mbuf* packet, Be32 hop);
-  uint16_t fragment_identification(const PortState& state, const Ipv4Header& ip);
+  // Routes a frame whose Ethernet addresses are still to be written; Be32 or Ipv6Address. Takes the
+  // packet only if it returns kNone, as the other two do.
+  template <typename Address>
+  DropReason route(size_t port, rte_mbuf* packet, const Address& destination);
+  template <typename Address>
+  DropReason send_to(size_t port, rte_mbuf* packet, const Address& hop);
+  template <typename Address>
+  DropReason send_fragments(size_t port, rte_mbuf* packet, const Address& hop);
+  uint32_t fragment_identification(const PortState& state, const rte_mbuf* packet);
   void transmit(size_t port, rte_mbuf* packet, const Mac& mac);
   void flush(size_t port);
 
-  // Spoken by the switch itself (arp.cc, icmp.cc).
+  // Spoken by the switch itself (arp.cc, icmp.cc, neighbour_discovery.cc, icmpv6.cc).
   struct IcmpError {
     uint8_t type = 0;
     uint8_t code = 0;
@@ -131,6 +137,12 @@ class Switch {
   bool answers_for(const PortState& port, Be32 address) const;
   void answer_echo(size_t port, rte_mbuf* packet);
   void send_icmp_error(size_t port, rte_mbuf* original, IcmpError error);
+  void handle_neighbour_discovery(size_t port, rte_mbuf* packet);
+  void send_solicitation(size_t port, const Ipv6Address& target);
+  void advertise(size_t port, const Ipv6Address& target, const Ipv6Address& to, const Mac& mac);
+  void announce_ipv6_addresses(size_t port);
+  void answer_ipv6_echo(size_t port, rte_mbuf* packet);
+  void send_icmpv6_error(size_t port, rte_mbuf* original, IcmpError error);
 
   void count_drops(size_t port, DropReason reason, uint32_t packets);
   // Counted by the port, by the port's chain if it has one, by the chain.

@@ -31,7 +31,7 @@ def _packets():
         ("bad_ipv4_header", "total length within the header", ipv4(UDP, udp(), total_length=19)),
         ("bad_ipv4_header", "header longer than the packet", ipv4(UDP, udp(), header_words=15, total_length=35)),
         ("bad_ipv4_checksum", "checksum", ipv4(UDP, udp(), checksum=0x1234)),
-        ("unsupported_protocol", "GRE", ipv4(47, bytes(16))),
+        ("firewall_denied", "GRE: a flow without ports", ipv4(47, bytes(16))),
         ("bad_source", "loopback", ipv4(UDP, udp(), source="127.0.0.1")),
         ("bad_source", "multicast", ipv4(UDP, udp(), source="224.0.0.1")),
         ("bad_source", "this network", ipv4(UDP, udp(), source="0.0.0.0")),
@@ -66,7 +66,8 @@ def test_each_broken_packet_has_its_reason(lab):
     site.deploy()
     mac = next(port["mac"] for port in site.ctl.node()["ports"] if port["name"] == "inside")
     cases = [(reason, what, ethernet(mac, packet)) for reason, what, packet in _packets()]
-    cases += [("unsupported_ipv6", "IPv6", ethernet(mac, bytes(40), ETHERTYPE_IPV6)),
+    cases += [("bad_ipv6_header", "IPv6: version 0", ethernet(mac, bytes(40), ETHERTYPE_IPV6)),
+              ("truncated_ipv6", "IPv6: 39 bytes of the header", ethernet(mac, b"\x60" + bytes(38), ETHERTYPE_IPV6)),
               ("wrong_vlan", "VLAN", ethernet(mac, struct.pack("!HH", 100, 0x0800) + ipv4(UDP, udp()), ETHERTYPE_VLAN))]
     wrong = []
     for reason, what, frame in cases:
@@ -89,7 +90,7 @@ def test_fragments(lab):
     """A datagram whose fragments overlap is dropped with all that follows of it."""
     site = MemifSite(lab)
     site.deploy()
-    fragments = [("fragment_bad", 0x2000, 15), ("fragment_bad", 0x2001, 0), ("fragment_overlap", 0x2000, 16),
+    fragments = [("bad_fragment", 0x2000, 15), ("bad_fragment", 0x2001, 0), ("fragment_overlap", 0x2000, 16),
                  ("fragment_overlap", 0x2001, 16)]
     frames = [ethernet("02:00:00:00:00:01", ipv4(UDP, bytes([number]) * size, fragment=fragment))
               for number, (_, fragment, size) in enumerate(fragments)]

@@ -54,7 +54,7 @@ def test_fragments_that_are_wrong_have_their_reasons(lab):
 
     more = 0x2000
     cases = [
-        ("fragment_bad", frames((more, bytes(7))), 1),
+        ("bad_fragment", frames((more, bytes(7))), 1),
         ("fragment_overlap", frames((more, bytes(16)), (more | 1, b"other..." * 2)), 2),
         ("fragment_duplicate", frames((more | 4, bytes(16)), (more | 4, bytes(16))), 1),
         ("fragment_timeout", frames((more | 9, bytes(8))), 1),
