@@ -43,6 +43,9 @@ void fill_ports(const NodeConfig& config, const ArenaHeader& header, node::v1::N
     for (const Ipv4Prefix& address : config.ports[i].addresses) {
       port.add_addresses(format_ipv4(address.address) + "/" + std::to_string(address.length));
     }
+    for (const Ipv6Prefix& address : config.ports[i].ipv6_addresses) {
+      port.add_addresses(format_ipv6(address.address) + "/" + std::to_string(address.length));
+    }
     port.set_mac(format_mac(block.mac));
     port.set_link_up(block.link_up.load() != 0);
     port.set_rx_packets(block.rx_packets.load());
@@ -137,7 +140,7 @@ node::v1::NodeStatus node_status(const NodeConfig& config, const Arena& arena, c
   status.set_pool_bytes(pool.bytes());
   status.set_pool_pages(pool.total_pages());
   status.set_pool_pages_free(pool.free_pages());
-  status.set_packets_total(config.packet_count);
+  status.set_packets_total(config.buffers());
   status.set_packets_free(header.switch_block.packets_free.load());
   status.set_started_at_s(header.started_at_s);
   status.set_power_cut_seed(header.power_cut_seed);

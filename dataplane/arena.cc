@@ -81,12 +81,14 @@ int make_memory(uint64_t bytes, bool huge) {
 
 }  // namespace
 
-Result<Arena> Arena::create(uint32_t packet_count, uint32_t packet_bytes, Hugepages hugepages) {
-  const uint64_t packets =
-      round_up(static_cast<uint64_t>(packet_count) * packet_bytes + 4096, kHugePageBytes);
+Result<Arena> Arena::create(PacketRoom frames, PacketRoom datagrams, Hugepages hugepages) {
+  const auto region_bytes = [](PacketRoom room) {
+    return round_up(static_cast<uint64_t>(room.count) * room.bytes + 4096, kHugePageBytes);
+  };
+  const uint64_t packets = region_bytes(frames) + region_bytes(datagrams);
   const uint64_t bytes = packet_region_offset() + packets;
   const std::string wanted =
-      std::to_string(bytes >> 20) + " MiB for " + std::to_string(packet_count) + " packets";
+      std::to_string(bytes >> 20) + " MiB for " + std::to_string(frames.count) + " packets";
 
   int fd = -1;
   bool huge = false;
@@ -105,7 +107,7 @@ Result<Arena> Arena::create(uint32_t packet_count, uint32_t packet_bytes, Hugepa
   if (fd < 0) fd = make_memory(bytes, false);
   if (fd < 0) {
     return unavailable("packets.count",
-                       std::to_string(packet_count) + " needs " + wanted +
+                       std::to_string(frames.count) + " needs " + wanted +
                            ", which this machine cannot give (" + std::strerror(errno) +
                            "; MemAvailable: " + meminfo("MemAvailable") + "); lower packets.count");
   }
@@ -123,6 +125,7 @@ Result<Arena> Arena::create(uint32_t packet_count, uint32_t packet_bytes, Hugepa
   header.bytes = bytes;
   header.packet_offset = packet_region_offset();
   header.packet_bytes = packets;
+  header.datagram_offset = header.packet_offset + region_bytes(frames);
   header.page_bytes = huge ? kHugePageBytes : 4096;
   header.tsc_hz = measure_tsc_hz();
   header.tsc_base = rte_rdtsc();

@@ -193,8 +193,10 @@ struct EventEntry {
 
 struct ArenaHeader {
   uint64_t bytes = 0;
-  uint64_t packet_offset = 0;  // region that the switch makes its mempool in
+  // Region of the switch's mempools: frames, and behind them reassembled datagrams.
+  uint64_t packet_offset = 0;
   uint64_t packet_bytes = 0;
+  uint64_t datagram_offset = 0;
   uint64_t page_bytes = 0;
   uint64_t tsc_hz = 0;
   uint64_t tsc_base = 0;  // at unix_base_ns
@@ -220,11 +222,15 @@ struct ArenaHeader {
 
 enum class Hugepages { kAuto, kAlways, kNever };
 
+struct PacketRoom {  // for packets of one size
+  uint32_t count = 0;
+  uint32_t bytes = 0;  // of each, with all that belongs to it
+};
+
 class Arena {
  public:
-  // Room for `packet_count` packets of `packet_bytes` each. Error: the memory cannot be had (names
-  // what was asked and what the machine has).
-  static Result<Arena> create(uint32_t packet_count, uint32_t packet_bytes, Hugepages hugepages);
+  // Error: the memory cannot be had (names what was asked and what the machine has).
+  static Result<Arena> create(PacketRoom frames, PacketRoom datagrams, Hugepages hugepages);
 
   ArenaHeader& header() const { return *header_; }
   rte_ring* inbox(size_t slot) const { return ring(slot, 0); }

@@ -128,6 +128,10 @@ bool parse_mac(const std::string& text, uint8_t* mac) {
          used == static_cast<int>(text.size());
 }
 
+bool is_ipv6(const std::string& text) {
+  return text.find(':') != std::string::npos;
+}
+
 void read_routes(Reader& port, PortConfig& config) {
   for (size_t i = 0; i < port.items("routes"); ++i) {
     const std::string path = port.child("routes[" + std::to_string(i) + "]");
@@ -137,6 +141,13 @@ void read_routes(Reader& port, PortConfig& config) {
     route.text("prefix", prefix, true);
     route.text("via", via, true);
     if (port.error()) return;
+    if (is_ipv6(prefix)) {
+      Ipv6RouteConfig parsed;
+      if (!route.take(parse_ipv6_prefix(prefix, path + ".prefix"), parsed.prefix)) return;
+      if (!route.take(parse_ipv6(via, path + ".via"), parsed.via)) return;
+      config.ipv6_routes.push_back(parsed);
+      continue;
+    }
     RouteConfig parsed;
     if (!route.take(parse_prefix(prefix, path + ".prefix"), parsed.prefix)) return;
     if (!route.take(parse_ipv4(via, path + ".via"), parsed.via)) return;
@@ -153,13 +164,58 @@ void read_neighbours(Reader& port, PortConfig& config) {
     neighbour.text("address", address, true);
     neighbour.text("mac", mac, true);
     if (port.error()) return;
-    NeighbourConfig parsed;
-    if (!neighbour.take(parse_ipv4(address, path + ".address"), parsed.address)) return;
-    if (!parse_mac(mac, parsed.mac)) {
+    uint8_t octets[6];
+    if (!parse_mac(mac, octets)) {
       return neighbour.fail(path + ".mac",
                             "\"" + mac + "\" is no MAC address; accepted: 02:00:00:00:00:01");
     }
-    config.neighbours.push_back(parsed);
+    NeighbourConfig parsed;
+    Ipv6NeighbourConfig ipv6;
+    if (is_ipv6(address)) {
+      if (!neighbour.take(parse_ipv6(address, path + ".address"), ipv6.address)) return;
+      std::copy(octets, octets + 6, ipv6.mac);
+      config.ipv6_neighbours.push_back(ipv6);
+    } else {
+      if (!neighbour.take(parse_ipv4(address, path + ".address"), parsed.address)) return;
+      std::copy(octets, octets + 6, parsed.mac);
+      config.neighbours.push_back(parsed);
+    }
+  }
+}
+
+void read_addresses(Reader& port, PortConfig& config) {
+  for (size_t i = 0; i < port.items("addresses"); ++i) {
+    const std::string field = port.child("addresses[" + std::to_string(i) + "]");
+    const auto written = port["addresses"][i].as<std::string>("");
+    Ipv4Prefix ipv4;
+    Ipv6Prefix ipv6;
+    if (is_ipv6(written)) {
+      if (port.take(parse_ipv6_prefix(written, field), ipv6)) config.ipv6_addresses.push_back(ipv6);
+    } else if (port.take(parse_prefix(written, field), ipv4)) {
+      config.addresses.push_back(ipv4);
+    }
+  }
+}
+
+// One number, or the two of QinQ with the outer one first.
+void read_vlan(Reader& port, PortConfig& config) {
+  if (!port.has("vlan") || port.error()) return;
+  const YAML::Node written = port["vlan"];
+  const auto refuse = [&] {
+    port.fail(port.child("vlan"),
+              "\"" + YAML::Dump(written) +
+                  "\" is not accepted; a number from 1 to 4094 is, or a list of "
+                  "two of them, the outer first");
+  };
+  if (!written.IsScalar() && !(written.IsSequence() && written.size() == 2)) return refuse();
+  config.vlan.count = written.IsScalar() ? 1 : 2;
+  for (size_t i = 0; i < config.vlan.count; ++i) {
+    const YAML::Node one = written.IsScalar() ? written : written[i];
+    const auto text = one.as<std::string>("");
+    const auto [end, failed] =
+        std::from_chars(text.data(), text.data() + text.size(), config.vlan.ids[i]);
+    const bool number = failed == std::errc() && end == text.data() + text.size();
+    if (!number || config.vlan.ids[i] < 1 || config.vlan.ids[i] > 4094) return refuse();
   }
 }
 
@@ -167,11 +223,13 @@ PortConfig read_port(const YAML::Node& node, const std::string& path, std::optio
   Reader port(node, path, error);
   PortConfig config;
   std::string role;
-  port.only({"name", "device", "role", "addresses", "routes", "neighbours", "promiscuous"});
+  port.only({"name", "device", "role", "addresses", "routes", "neighbours", "promiscuous", "mtu",
+             "vlan"});
   port.text("name", config.name, true);
   port.text("device", config.device, true);
   port.text("role", role, true);
   port.flag("promiscuous", config.promiscuous);
+  port.number("mtu", config.mtu, kSmallestMtu, kLargestMtu);
   if (error) return config;
   if (config.name.empty() || config.name.size() > 31) {
     port.fail(path + ".name", "\"" + config.name + "\" is not accepted; 1 to 31 characters are");
@@ -180,15 +238,15 @@ PortConfig read_port(const YAML::Node& node, const std::string& path, std::optio
     port.fail(path + ".role", "\"" + role + "\" is not accepted; inside or outside is");
   }
   config.role = role == "outside" ? Side::kOutside : Side::kInside;
-  for (size_t i = 0; i < port.items("addresses"); ++i) {
-    const std::string field = path + ".addresses[" + std::to_string(i) + "]";
-    Ipv4Prefix address;
-    if (port.take(parse_prefix(port["addresses"][i].as<std::string>(""), field), address)) {
-      config.addresses.push_back(address);
-    }
-  }
+  read_addresses(port, config);
   read_routes(port, config);
   read_neighbours(port, config);
+  read_vlan(port, config);
+  if (!config.ipv6_addresses.empty() && config.mtu != 0 && config.mtu < kSmallestIpv6Mtu) {
+    port.fail(path + ".mtu",
+              "\"" + std::to_string(config.mtu) +
+                  "\" is not accepted on a port with IPv6 addresses; 1280 or more is");
+  }
   return config;
 }
 
@@ -219,6 +277,13 @@ void check_ports(const std::vector<PortConfig>& ports, std::optional<Error>& err
         fail(i, "device",
              "\"" + ports[i].device + "\" is used twice (" + other +
                  "); a device has one port and one role, inside or outside");
+      }
+      for (const Ipv6Prefix& mine : ports[i].ipv6_addresses) {
+        for (const Ipv6Prefix& theirs : ports[j].ipv6_addresses) {
+          if (mine.address == theirs.address) {
+            fail(i, "addresses", format_ipv6(mine.address) + " is used twice (" + other + ")");
+          }
+        }
       }
       for (const Ipv4Prefix& mine : ports[i].addresses) {
         for (const Ipv4Prefix& theirs : ports[j].addresses) {
@@ -262,7 +327,7 @@ void read_pool(Reader& pool, NodeConfig& config) {
 NodeConfig read_node(const YAML::Node& root, std::optional<Error>& error) {
   NodeConfig config;
   Reader top(root, "", error);
-  top.only({"node", "controller", "agent", "state_dir", "pool", "packets", "workers",
+  top.only({"node", "controller", "agent", "state_dir", "pool", "packets", "fragments", "workers",
             "dead_letters", "switch", "ports"});
   Reader node(root["node"], "node", error);
   node.only({"name"});
@@ -278,6 +343,10 @@ NodeConfig read_node(const YAML::Node& root, std::optional<Error>& error) {
   packets.only({"count", "hugepages"});
   packets.number("count", config.packet_count, 4096, 64U << 20);
   config.hugepages = read_hugepages(packets);
+  Reader fragments(root["fragments"], "fragments", error);
+  fragments.only({"datagrams", "timeout_ms"});
+  fragments.number("datagrams", config.datagram_count, 16, 32768);
+  fragments.number("timeout_ms", config.reassembly_timeout_ms, 100, 120'000);
   Reader workers(root["workers"], "workers", error);
   workers.only({"slots", "standby", "hang_timeout_ms"});
   workers.number("slots", config.worker_slots, 1, kMaxWorkerSlots);

@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "dataplane/arena.h"
+#include "dataplane/ipv6_address.h"
+#include "dataplane/switch/vlan.h"
 #include "state/flow_key.h"
 #include "state/persistence.h"
 #include "state/result.h"
@@ -29,6 +31,21 @@ struct NeighbourConfig {
   uint8_t mac[6] = {};
 };
 
+struct Ipv6RouteConfig {
+  Ipv6Prefix prefix;
+  Ipv6Address via;
+};
+
+struct Ipv6NeighbourConfig {
+  Ipv6Address address;
+  uint8_t mac[6] = {};
+};
+
+inline constexpr uint32_t kDefaultMtu = 1500;
+inline constexpr uint32_t kSmallestMtu = 576;       // what every IPv4 host takes (RFC 791)
+inline constexpr uint32_t kSmallestIpv6Mtu = 1280;  // RFC 8200 section 5
+inline constexpr uint32_t kLargestMtu = 2026;  // a frame with two VLAN tags then fills its buffer
+
 struct PortConfig {
   std::string name;
   std::string device;  // DPDK device arguments: "net_af_packet0,iface=eth1", "0000:03:00.0"
@@ -36,7 +53,13 @@ struct PortConfig {
   std::vector<Ipv4Prefix> addresses;
   std::vector<RouteConfig> routes;
   std::vector<NeighbourConfig> neighbours;  // static; others are resolved by ARP
-  bool promiscuous = false;                 // accept frames to any MAC address
+  std::vector<Ipv6Prefix> ipv6_addresses;   // none: the port does not speak IPv6
+  std::vector<Ipv6RouteConfig> ipv6_routes;
+  std::vector<Ipv6NeighbourConfig> ipv6_neighbours;  // static; others by neighbour discovery
+  VlanTags vlan;
+  bool promiscuous = false;  // accept frames to any MAC address
+  // Largest IP packet that the path behind the port carries; 0: the device's, at most kDefaultMtu.
+  uint32_t mtu = 0;
 };
 
 struct NodeConfig {
@@ -50,6 +73,8 @@ struct NodeConfig {
   bool power_cut_drills = false;  // keep what a power cut would leave (state/emulated_medium.h)
   InjectedDelay pool_delay;       // of flushes; needs emulate_pmem
   uint32_t packet_count = 65536;  // more than one inbox holds
+  uint32_t datagram_count = 256;  // buffers of 64 KiB for what arrived in fragments
+  uint32_t reassembly_timeout_ms = 30'000;
   Hugepages hugepages = Hugepages::kAuto;
   uint32_t worker_slots = 8;
   uint32_t standby = 1;                 // warm standby workers of each chain
@@ -58,6 +83,8 @@ struct NodeConfig {
   uint32_t hang_timeout_ms = 100;  // CPU time without progress after which a worker counts as hung
   std::vector<std::string> eal_arguments;  // appended to the switch's own
   std::vector<PortConfig> ports;
+
+  uint32_t buffers() const { return packet_count + datagram_count; }
 
   // Errors name file, field, value and what would be accepted.
   static Result<NodeConfig> load(const std::string& path);

@@ -15,6 +15,7 @@ agent: {listen: 0.0.0.0:7471}
 state_dir: /var/lib/flowkeep
 pool: {path: /mnt/pmem/pool, size: 2G, emulate_pmem: true}
 packets: {count: 65536, hugepages: always}
+fragments: {datagrams: 64, timeout_ms: 5000}
 workers: {slots: 4, standby: 2, hang_timeout_ms: 250}
 switch: {eal_arguments: [--log-level, "8"]}
 ports:
@@ -27,8 +28,11 @@ ports:
     device: 0000:03:00.0
     role: outside
     promiscuous: true
-    addresses: [203.0.113.1/24]
-    routes: [{prefix: 0.0.0.0/0, via: 203.0.113.2}]
+    mtu: 1492
+    vlan: [200, 100]
+    addresses: [203.0.113.1/24, "2001:db8:2::1/64"]
+    routes: [{prefix: 0.0.0.0/0, via: 203.0.113.2}, {prefix: "::/0", via: "fe80::2"}]
+    neighbours: [{address: "fe80::2", mac: "02:00:00:00:0b:01"}]
 )";
 
 std::string replaced(std::string text, const std::string& what, const std::string& by) {
@@ -49,6 +53,9 @@ TEST(NodeConfig, GoodFileIsReadWhole) {
   EXPECT_TRUE(config.emulate_pmem);
   EXPECT_EQ(config.packet_count, 65536U);
   EXPECT_EQ(config.hugepages, Hugepages::kAlways);
+  EXPECT_EQ(config.datagram_count, 64U);
+  EXPECT_EQ(config.reassembly_timeout_ms, 5000U);
+  EXPECT_EQ(config.buffers(), 65600U);
   EXPECT_EQ(config.worker_slots, 4U);
   EXPECT_EQ(config.standby, 2U);
   EXPECT_EQ(config.hang_timeout_ms, 250U);
@@ -68,6 +75,17 @@ TEST(NodeConfig, GoodFileIsReadWhole) {
   EXPECT_EQ(format_mac(inside.neighbours[0].mac), "02:00:00:00:0a:ff");
   EXPECT_EQ(outside.role, Side::kOutside);
   EXPECT_TRUE(outside.promiscuous);
+  EXPECT_EQ(outside.mtu, 1492U);
+  EXPECT_EQ(inside.mtu, 0U);
+  EXPECT_EQ(inside.vlan, VlanTags{});
+  EXPECT_EQ(outside.vlan, (VlanTags{{200, 100}, 2}));
+  ASSERT_EQ(outside.ipv6_addresses.size(), 1U);
+  EXPECT_EQ(format_ipv6(outside.ipv6_addresses[0].address), "2001:db8:2::1");
+  EXPECT_EQ(outside.ipv6_addresses[0].length, 64U);
+  ASSERT_EQ(outside.ipv6_routes.size(), 1U);
+  EXPECT_EQ(format_ipv6(outside.ipv6_routes[0].via), "fe80::2");
+  ASSERT_EQ(outside.ipv6_neighbours.size(), 1U);
+  EXPECT_EQ(outside.ipv6_neighbours[0].mac[4], 0x0b);
   ASSERT_EQ(outside.routes.size(), 1U);
   EXPECT_EQ(outside.routes[0].prefix.length, 0U);
   EXPECT_EQ(format_ipv4(outside.routes[0].via), "203.0.113.2");
@@ -213,8 +231,23 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"NumberTail", "hang_timeout_ms: 250", "hang_timeout_ms: 250ms",
                 "workers.hang_timeout_ms", "\"250ms\"", "a number from 10 to 60000"},
         Mistake{"UnknownTop", "state_dir:", "statedir:", "statedir", "unknown field", "state_dir"},
-        Mistake{"UnknownInPort", "promiscuous: true", "mtu: 1500", "ports[1].mtu", "unknown field",
-                "promiscuous"},
+        Mistake{"SmallMtu", "mtu: 1492", "mtu: 575", "ports[1].mtu", "\"575\"",
+                "a number from 576 to 2026"},
+        Mistake{"LargeMtu", "mtu: 1492", "mtu: 2027", "ports[1].mtu", "\"2027\"",
+                "a number from 576 to 2026"},
+        Mistake{"Ipv6Mtu", "mtu: 1492", "mtu: 1279", "ports[1].mtu", "\"1279\"", "1280 or more"},
+        Mistake{"Ipv6Prefix", "2001:db8:2::1/64", "2001:db8:2::1/129", "ports[1].addresses[1]",
+                "2001:db8:2::1/129", "accepted: 2001:db8::/64"},
+        Mistake{"Ipv6Via", "\"::/0\", via: \"fe80::2\"", "\"::/0\", via: 192.0.2.1",
+                "ports[1].routes[1].via", "192.0.2.1", "accepted: 2001:db8::1"},
+        Mistake{"VlanZero", "[200, 100]", "0", "ports[1].vlan", "\"0\"", "a number from 1 to 4094"},
+        Mistake{"VlanThree", "[200, 100]", "[1, 2, 3]", "ports[1].vlan", "[1, 2, 3]",
+                "a list of two"},
+        Mistake{"VlanText", "[200, 100]", "[200, 10x]", "ports[1].vlan", "[200, 10x]", "1 to 4094"},
+        Mistake{"FewDatagrams", "datagrams: 64", "datagrams: 15", "fragments.datagrams", "\"15\"",
+                "a number from 16 to 32768"},
+        Mistake{"UnknownInPort", "promiscuous: true", "speed: 1500", "ports[1].speed",
+                "unknown field", "promiscuous"},
         Mistake{"UnknownInPool", "emulate_pmem: true", "emulate: true", "pool.emulate",
                 "unknown field",
                 "accepted: path, size, emulate_pmem, power_cut_drills, fence_delay_ns"},
@@ -285,6 +318,33 @@ TEST(Ipv4PrefixOfPort, ContainsByLength) {
   const Ipv4Prefix host = *parse_prefix("10.0.0.1", "prefix");
   EXPECT_TRUE(host.contains(address("10.0.0.1")));
   EXPECT_FALSE(host.contains(address("10.0.0.2")));
+}
+
+TEST(NodeConfig, VlanMayBeOneNumber) {
+  const auto parsed = NodeConfig::parse(replaced(kGood, "[200, 100]", "4094"), "x");
+  ASSERT_TRUE(parsed.ok()) << parsed.error().text();
+  EXPECT_EQ(parsed->ports[1].vlan, (VlanTags{{4094, 0}, 1}));
+}
+
+TEST(Ipv6Prefix, ContainsWhatItsBitsSay) {
+  const auto prefix = [](const char* text) { return *parse_ipv6_prefix(text, "x"); };
+  const auto address = [](const char* text) { return *parse_ipv6(text, "x"); };
+  EXPECT_TRUE(prefix("::/0").contains(address("2001:db8::1")));
+  EXPECT_TRUE(prefix("2001:db8::1/64").contains(address("2001:db8::ffff")));
+  EXPECT_FALSE(prefix("2001:db8::1/64").contains(address("2001:db8:0:1::1")));
+  EXPECT_TRUE(prefix("2001:db8::/33").contains(address("2001:db8:7fff::")));
+  EXPECT_FALSE(prefix("2001:db8::/33").contains(address("2001:db8:8000::")));
+  EXPECT_TRUE(prefix("2001:db8::1/128").contains(address("2001:db8::1")));
+  EXPECT_FALSE(prefix("2001:db8::1/128").contains(address("2001:db8::")));
+}
+
+TEST(Ipv6Address, OfAnInterfaceAndTheGroupsThatAskForIt) {
+  const uint8_t mac[6] = {0x02, 0x11, 0x22, 0x33, 0x44, 0x55};
+  EXPECT_EQ(format_ipv6(link_local_address(mac)), "fe80::11:22ff:fe33:4455");
+  EXPECT_TRUE(is_link_local(link_local_address(mac)));
+  const Ipv6Address group = solicited_node_group(*parse_ipv6("2001:db8::12:3456", "x"));
+  EXPECT_EQ(format_ipv6(group), "ff02::1:ff12:3456");
+  EXPECT_TRUE(is_multicast(group));
 }
 
 }  // namespace

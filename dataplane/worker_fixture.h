@@ -96,7 +96,7 @@ class WorkerTest : public testing::Test {
  protected:
   static void SetUpTestSuite() {
     if (arena_) return;
-    Result<Arena> arena = Arena::create(kPackets, kPacketBytes, Hugepages::kNever);
+    Result<Arena> arena = Arena::create({kPackets, kPacketBytes}, {}, Hugepages::kNever);
     ASSERT_TRUE(arena.ok()) << arena.error().text();
     arena_ = *arena;
   }

@@ -59,10 +59,20 @@ std::string_view drop_reason_name(DropReason reason) {
       return "ttl_exceeded";
     case DropReason::kNoChain:
       return "no_chain";
+    case DropReason::kWrongVlan:
+      return "wrong_vlan";
     case DropReason::kNoPortLease:
       return "no_port_lease";
     case DropReason::kInboxFull:
       return "inbox_full";
+    case DropReason::kFragmentOverlap:
+      return "fragment_overlap";
+    case DropReason::kFragmentDuplicate:
+      return "fragment_duplicate";
+    case DropReason::kFragmentTimeout:
+      return "fragment_timeout";
+    case DropReason::kFragmentTableFull:
+      return "fragment_table_full";
     case DropReason::kNoRoute:
       return "no_route";
     case DropReason::kNeighbourUnresolved:
@@ -71,6 +81,8 @@ std::string_view drop_reason_name(DropReason reason) {
       return "port_tx_full";
     case DropReason::kFrameTooBig:
       return "frame_too_big";
+    case DropReason::kNoPacketBuffer:
+      return "no_packet_buffer";
     case DropReason::kPoisonPacket:
       return "poison_packet";
     case DropReason::kNoFlow:

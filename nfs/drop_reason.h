@@ -36,13 +36,19 @@ enum class DropReason : uint8_t {
   kNotForUs,  // another host's MAC address, multicast, or a local address without a service
   kTtlExceeded,
   kNoChain,      // port without a chain
+  kWrongVlan,    // the frame's VLAN tags are not the port's
   kNoPortLease,  // from the outside, to a translated port that no bucket holds
   kInboxFull,
+  kFragmentOverlap,    // of a datagram whose fragments overlap or contradict each other
+  kFragmentDuplicate,  // what it brings is there already
+  kFragmentTimeout,    // its datagram did not become whole in time
+  kFragmentTableFull,  // the oldest datagrams give way, or no buffer is left
   // The switch, after the worker.
   kNoRoute,
   kNeighbourUnresolved,
   kPortTxFull,
-  kFrameTooBig,
+  kFrameTooBig,     // larger than the port's MTU, and may not be fragmented
+  kNoPacketBuffer,  // none free for its fragments
   // The supervisor.
   kPoisonPacket,  // killed its worker twice; kept as a dead letter
   // The chain runtime.

@@ -70,7 +70,7 @@ Result<void> Drills::run(const node::v1::RunDrillRequest& asked, const OnProgres
   const auto run = std::make_shared<DrillRun>(arena_,
                                               DrillOrder{.chains = *chains,
                                                          .count = request.count(),
-                                                         .buffers = config_.packet_count,
+                                                         .buffers = config_.buffers(),
                                                          .one_at_a_time = !storm,
                                                          .at_step = step.value_or(BurstStep::kNone),
                                                          .kill_there = !hang},
@@ -112,7 +112,7 @@ node::v1::DrillReport Drills::run_to_end(const node::v1::RunDrillRequest& reques
   for (ChainFlows& one : flows)
     one.after = snapshot_flows(arena_, pool_, static_cast<int>(one.chain));
   node::v1::DrillReport report = make_report(arena_, request, run, flows);
-  report.set_buffers_total(config_.packet_count);
+  report.set_buffers_total(config_.buffers());
   report.set_medium(std::string(medium_name(pool_.medium())));
   report.set_medium_survives(std::string(medium_survives(pool_.medium())));
   report.set_emulated(pool_.emulated());

@@ -22,6 +22,7 @@
 
 #include "dataplane/agent.h"
 #include "dataplane/chain_revision.h"
+#include "dataplane/switch/packet_pools.h"
 #include "dataplane/switch/switch.h"
 #include "dataplane/worker.h"
 
@@ -89,7 +90,8 @@ Result<std::unique_ptr<Supervisor>> Supervisor::start(const NodeConfig& config) 
       std::string(medium_survives((*pool)->medium())).c_str(),
       (*pool)->was_formatted() ? "new" : "attached with its flows", recovery.redo_records_applied);
   Result<Arena> arena =
-      Arena::create(config.packet_count, packet_footprint_bytes(), config.hugepages);
+      Arena::create({config.packet_count, frame_footprint_bytes()},
+                    {config.datagram_count, datagram_footprint_bytes()}, config.hugepages);
   if (!arena) return arena.error();
   std::printf("flowkeep-node %s: %u packets, %llu MiB in %s\n", config.name.c_str(),
               config.packet_count, static_cast<unsigned long long>(arena->header().bytes >> 20),

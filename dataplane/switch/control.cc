@@ -153,12 +153,16 @@ void Switch::discard_slot(uint32_t slot) {
 
 void Switch::housekeeping() {
   next_housekeeping_tsc_ = now_tsc_ + header_.tsc_hz / 1000 * kHousekeepingMs;
-  for (PortState& state : ports_) {
+  for (size_t port = 0; port < ports_.size(); ++port) {
+    PortState& state = ports_[port];
     state.neighbours->tick(now_ms_);
+    state.ipv6_neighbours->tick(now_ms_);
     state.port->refresh_link();
     state.icmp_budget = kIcmpErrorsPerSecond * kHousekeepingMs / 1000;
+    announce_addresses(port);
   }
-  header_.switch_block.packets_free.store(rte_mempool_avail_count(packets_));
+  reassembly_.tick(now_ms_);
+  header_.switch_block.packets_free.store(pools_.free());
   bump(header_.switch_block.loops);
 }
 
@@ -193,7 +197,8 @@ bool Switch::packets_inside() const {
     if (!rte_ring_empty(arena_.inbox(slot)) || !rte_ring_empty(arena_.outbox(slot))) return true;
   }
   return std::any_of(ports_.begin(), ports_.end(), [](const PortState& state) {
-    return state.port->queued() > 0 || state.neighbours->waiting() > 0;
+    return state.port->queued() > 0 || state.neighbours->waiting() > 0 ||
+           state.ipv6_neighbours->waiting() > 0;
   });
 }
 
@@ -219,7 +224,7 @@ void Switch::sleep() {
     clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, nullptr);
     return;
   }
-  header_.switch_block.packets_free.store(rte_mempool_avail_count(packets_));
+  header_.switch_block.packets_free.store(pools_.free());
   if (!all_ports_wake_) {
     const timespec nap{0, kPollNapNs};
     clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, nullptr);

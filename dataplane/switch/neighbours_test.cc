@@ -9,7 +9,6 @@ namespace flowkeep {
 namespace {
 
 using Answer = Neighbours::Answer;
-using Mac = Neighbours::Mac;
 
 constexpr Mac kMac{{2, 0, 0, 0, 0, 1}};
 constexpr Mac kOtherMac{{2, 0, 0, 0, 0, 2}};
@@ -163,6 +162,69 @@ TEST_F(NeighboursTest, AFullTableRefusesNewAddressesAndKeepsTheOld) {
   EXPECT_TRUE(requests_.empty());
   for (uint32_t n = 0; n < kMaxNeighbours; ++n)
     ASSERT_EQ(resolve(host(n), kStartMs), Answer::kResolved) << n;
+}
+
+// A scan fills the table; what it has asked for gives way to who speaks to us, and to others once
+// nobody has answered (RFC 6583).
+TEST_F(NeighboursTest, AddressesThatNobodyHasMakeRoom) {
+  table_.learn(host(0), kMac, true, kStartMs);
+  for (uint32_t n = 1; n < kMaxNeighbours; ++n)
+    ASSERT_EQ(resolve(host(n), kStartMs, n), Answer::kWaiting);
+  EXPECT_EQ(resolve(host(kMaxNeighbours), kStartMs), Answer::kFull);
+  table_.learn(host(kMaxNeighbours), kMac, true, kStartMs);
+  EXPECT_EQ(resolve(host(kMaxNeighbours), kStartMs), Answer::kResolved);
+  EXPECT_EQ(given_up_.size(), 1U);
+
+  requests_until(kStartMs, kStartMs + 3000);
+  EXPECT_EQ(given_up_.size(), kMaxNeighbours - 1);
+  EXPECT_EQ(table_.waiting(), 0U);
+  const uint64_t later_ms = kStartMs + 3000 + kNeighbourHoldMs;
+  EXPECT_EQ(resolve(host(kMaxNeighbours + 1), later_ms - 1), Answer::kFull);
+  for (uint32_t n = 1; n < 1000; ++n)
+    ASSERT_EQ(resolve(host(kMaxNeighbours + n), later_ms), Answer::kWaiting);
+  EXPECT_EQ(resolve(host(0), later_ms), Answer::kResolved);
+  EXPECT_EQ(resolve(host(kMaxNeighbours), later_ms), Answer::kResolved);
+}
+
+TEST_F(NeighboursTest, BoundedNumberOfPacketsWaitsInAll) {
+  for (uint32_t n = 0; n < kMaxWaitingInAll; ++n)
+    ASSERT_EQ(resolve(host(n % 100), kStartMs, n + 1), Answer::kWaiting);
+  EXPECT_EQ(resolve(host(1), kStartMs, 1), Answer::kFull);
+}
+
+// RFC 4861 section 7.2.5.
+TEST_F(NeighboursTest, WordOfMouthConfirmsButDoesNotReplace) {
+  table_.confirm(host(1), kMac, kStartMs);
+  EXPECT_EQ(resolve(host(1), kStartMs, 1), Answer::kWaiting);  // it made no entry
+  table_.confirm(host(1), kMac, kStartMs + 1);
+  EXPECT_EQ(sent_.size(), 1U);
+  requests_.clear();
+  table_.confirm(host(1), kOtherMac, kStartMs + 1000);
+  EXPECT_EQ(resolve(host(1), kStartMs + 1001), Answer::kResolved);
+  EXPECT_EQ(mac_.bytes, kMac.bytes);
+  EXPECT_EQ(requests_.size(), 1U);  // but it is asked
+}
+
+TEST(Ipv6Neighbours, EveryAddressKeepsItsOwnMac) {
+  Ipv6Neighbours table({.send_request = [](const Ipv6Address&) {},
+                        .send = [](WaitingPacket, const Mac&) {},
+                        .give_up = [](WaitingPacket) {}});
+  const auto address = [](size_t n) {
+    Ipv6Address made = {0x20, 0x01, 0x0d, 0xb8};
+    made[n % 2 == 0 ? 14 : 6] = static_cast<uint8_t>(n >> 8);
+    made[n % 2 == 0 ? 15 : 7] = static_cast<uint8_t>(n);
+    return made;
+  };
+  const auto mac = [](size_t n) {
+    return Mac{{2, 0, 0, 0, static_cast<uint8_t>(n >> 8), static_cast<uint8_t>(n)}};
+  };
+  for (size_t n = 0; n < kMaxNeighbours; ++n) table.learn(address(n), mac(n), true, kStartMs);
+  for (size_t n = 0; n < kMaxNeighbours; ++n) {
+    Mac found;
+    ASSERT_EQ(table.resolve(address(n), kStartMs, packet(1), found),
+              Ipv6Neighbours::Answer::kResolved);
+    ASSERT_EQ(found, mac(n)) << n;
+  }
 }
 
 // Addresses that share a place in the table are told apart.

@@ -1,8 +1,11 @@
 #include "dataplane/switch/port.h"
 
 #include <dirent.h>
+#include <linux/if_packet.h>
+#include <net/if.h>
 #include <rte_dev.h>
 #include <rte_errno.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -47,6 +50,16 @@ std::set<int> packet_sockets() {
   return sockets;
 }
 
+std::string interface_of(int packet_socket) {
+  sockaddr_ll bound{};
+  socklen_t length = sizeof(bound);
+  char name[IF_NAMESIZE] = {};
+  if (getsockname(packet_socket, reinterpret_cast<sockaddr*>(&bound), &length) != 0 ||
+      if_indextoname(static_cast<unsigned>(bound.sll_ifindex), name) == nullptr)
+    return {};
+  return name;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<SwitchPort>> SwitchPort::open(const PortConfig& config, PortBlock& block,
@@ -75,6 +88,8 @@ Result<std::unique_ptr<SwitchPort>> SwitchPort::open(const PortConfig& config, P
   for (const int fd : packet_sockets()) {
     if (!sockets_before.contains(fd)) port->wait_fds_.push_back(fd);
   }
+  if (!port->wait_fds_.empty()) port->interface_ = interface_of(port->wait_fds_.front());
+  port->refresh_link();
   return port;
 }
 
@@ -97,15 +112,30 @@ Result<void> SwitchPort::start(rte_mempool* packets) {
   }
   if (const int code = rte_eth_tx_queue_setup(id_, 0, tx, socket, nullptr); code != 0)
     return fail("send queue", code);
+  if (Result<void> agreed = agree_on_mtu(); !agreed) return agreed.error();
   if (const int code = rte_eth_dev_start(id_); code != 0) return fail("cannot be started", code);
   rte_eth_promiscuous_enable(
       id_);  // a virtual address of the outside may have any MAC filter in between
   rte_eth_macaddr_get(id_, &mac_);
-  rte_eth_dev_get_mtu(id_, &mtu_);
+  link_local_ = link_local_address(mac_.addr_bytes);
   std::memcpy(block_.mac, mac_.addr_bytes, sizeof(block_.mac));
   std::strncpy(block_.name, config_.name.c_str(), sizeof(block_.name) - 1);
   refresh_link();
   return {};
+}
+
+// The device carries at least what is configured. What is not configured follows the device.
+Result<void> SwitchPort::agree_on_mtu() {
+  uint16_t device_mtu = 0;
+  if (rte_eth_dev_get_mtu(id_, &device_mtu) != 0) device_mtu = kDefaultMtu;
+  mtu_ = config_.mtu == 0 ? std::min<uint32_t>(device_mtu, kDefaultMtu) : config_.mtu;
+  if (mtu_ <= device_mtu) return {};
+  const int code = rte_eth_dev_set_mtu(id_, static_cast<uint16_t>(mtu_));
+  if (code == 0) return {};
+  return unavailable("ports[" + config_.name + "].mtu",
+                     std::to_string(mtu_) + " is more than the device carries (" +
+                         std::to_string(device_mtu) + ") and cannot be set: " +
+                         std::strerror(-code) + "; accepted: at most what the device carries");
 }
 
 void SwitchPort::close() {
@@ -152,7 +182,20 @@ uint16_t SwitchPort::flush(uint64_t now_tsc, uint64_t tsc_hz, uint16_t& dropped)
 void SwitchPort::refresh_link() {
   rte_eth_link link{};
   rte_eth_link_get_nowait(id_, &link);
-  block_.link_up.store(link.link_status == RTE_ETH_LINK_UP ? 1 : 0);
+  const bool up = link.link_status == RTE_ETH_LINK_UP && (interface_.empty() || interface_up());
+  block_.link_up.store(up ? 1 : 0);
+}
+
+// The af_packet driver says "up" whatever happens. An error that an interface leaves on its socket
+// when it goes down is fetched, or waiting for the socket would return at once for ever.
+bool SwitchPort::interface_up() const {
+  const int fd = wait_fds_.front();
+  int error = 0;
+  socklen_t length = sizeof(error);
+  getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length);
+  ifreq request{};
+  std::strncpy(request.ifr_name, interface_.c_str(), IFNAMSIZ - 1);
+  return ioctl(fd, SIOCGIFFLAGS, &request) == 0 && (request.ifr_flags & IFF_RUNNING) != 0;
 }
 
 bool SwitchPort::is_own_address(Be32 address) const {
@@ -177,6 +220,36 @@ Be32 SwitchPort::source_for(Be32 neighbour) const {
     if (own.contains(neighbour)) return own.address;
   }
   return config_.addresses.empty() ? Be32{} : config_.addresses.front().address;
+}
+
+bool SwitchPort::is_own_address(const Ipv6Address& address) const {
+  if (!speaks_ipv6()) return false;
+  return address == link_local_ ||
+         std::any_of(config_.ipv6_addresses.begin(), config_.ipv6_addresses.end(),
+                     [&address](const Ipv6Prefix& own) { return own.address == address; });
+}
+
+Ipv6Address SwitchPort::next_hop(const Ipv6Address& destination) const {
+  if (!speaks_ipv6()) return {};
+  if (is_link_local(destination)) return destination;
+  for (const Ipv6Prefix& own : config_.ipv6_addresses) {
+    if (own.contains(destination)) return destination;
+  }
+  const Ipv6RouteConfig* best = nullptr;
+  for (const Ipv6RouteConfig& route : config_.ipv6_routes) {
+    if (!route.prefix.contains(destination)) continue;
+    if (best == nullptr || route.prefix.length > best->prefix.length) best = &route;
+  }
+  return best == nullptr ? Ipv6Address{} : best->via;
+}
+
+Ipv6Address SwitchPort::source_for(const Ipv6Address& destination) const {
+  if (!speaks_ipv6()) return {};
+  if (is_link_local(destination)) return link_local_;
+  for (const Ipv6Prefix& own : config_.ipv6_addresses) {
+    if (own.contains(destination)) return own.address;
+  }
+  return config_.ipv6_addresses.front().address;
 }
 
 }  // namespace flowkeep

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "dataplane/arena.h"
@@ -45,24 +46,35 @@ class SwitchPort {
   const PortConfig& config() const { return config_; }
   PortBlock& block() { return block_; }
   const rte_ether_addr& mac() const { return mac_; }
-  uint16_t mtu() const { return mtu_; }
+  // Largest IP packet that is sent.
+  uint32_t mtu() const { return mtu_; }
   bool is_own_address(Be32 address) const;
+  bool is_own_address(const Ipv6Address& address) const;
+  bool speaks_ipv6() const { return !config_.ipv6_addresses.empty(); }
+  const Ipv6Address& link_local() const { return link_local_; }
   // Next hop for a destination: itself on a connected prefix, else the longest route's gateway; 0:
   // none.
   Be32 next_hop(Be32 destination) const;
+  Ipv6Address next_hop(const Ipv6Address& destination) const;
   // Address to speak from towards that neighbour; 0 if the port has none.
   Be32 source_for(Be32 neighbour) const;
+  // The link-local one for link-local addresses only.
+  Ipv6Address source_for(const Ipv6Address& destination) const;
 
  private:
   SwitchPort(PortConfig config, PortBlock& block) : config_(std::move(config)), block_(block) {}
   Result<void> start(rte_mempool* packets);
+  Result<void> agree_on_mtu();
+  bool interface_up() const;
 
   PortConfig config_;
   PortBlock& block_;
   uint16_t id_ = 0;
-  uint16_t mtu_ = 1500;
+  uint32_t mtu_ = kDefaultMtu;
   rte_ether_addr mac_{};
+  Ipv6Address link_local_{};
   std::vector<int> wait_fds_;
+  std::string interface_;  // of the kernel's, where wait_fds_ are its packet sockets
   uint16_t queued_ = 0;
   uint64_t stuck_since_tsc_ = 0;
   rte_mbuf* queue_[kTxQueuePackets];

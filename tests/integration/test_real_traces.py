@@ -53,7 +53,8 @@ def _counted(ctl):
 
 def _site(lab):
     """With a gateway outside whose address needs no resolving, so that no packet waits for an answer."""
-    site = MemifSite(lab, neighbours=[{"address": "203.0.113.2", "mac": "02:00:00:00:00:02"}])
+    site = MemifSite(lab, neighbours=[{"address": "203.0.113.2", "mac": "02:00:00:00:00:02"}],
+                     fragments={"timeout_ms": 1000})
     document = edge_chain()
     firewall = next(function for function in document["spec"]["functions"] if function["type"] == "firewall")
     firewall["config"]["rules"] = _RULES
