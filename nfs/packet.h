@@ -29,6 +29,8 @@ enum class Verdict : uint8_t { kForward = 0, kDrop = 1, kReply = 2 };
 
 // Counters of functions that one packet can count at.
 inline constexpr size_t kPacketCounts = 4;
+// Counters of all functions of a chain.
+inline constexpr size_t kMaxChainCounters = 16'384;
 
 // One cache line, in the packet's private area. All offsets from the start of the frame.
 struct alignas(64) PacketMeta {
