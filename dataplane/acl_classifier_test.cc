@@ -5,6 +5,7 @@
 
 #include <cstdio>
 #include <random>
+#include <string>
 
 #include "nfs/firewall/linear_classifier.h"
 
@@ -30,6 +31,11 @@ void mask(AddressBytes& address, uint8_t bits) {
     address[bit / 8] = static_cast<uint8_t>(address[bit / 8] & ~(0x80 >> bit % 8));
 }
 
+void mask_host_bits(ClassifierRule& rule) {
+  mask(rule.src, rule.src_bits);
+  mask(rule.dst, rule.dst_bits);
+}
+
 ClassifierRule random_rule(std::mt19937& random, uint32_t index) {
   ClassifierRule rule;
   rule.family = random_family(random);
@@ -38,8 +44,7 @@ ClassifierRule random_rule(std::mt19937& random, uint32_t index) {
   const uint32_t most = rule.family == AddressFamily::kIpv4 ? 33 : 129;
   rule.src_bits = static_cast<uint8_t>(random() % most);
   rule.dst_bits = static_cast<uint8_t>(random() % most);
-  mask(rule.src, rule.src_bits);
-  mask(rule.dst, rule.dst_bits);
+  mask_host_bits(rule);
   rule.any_protocol = random() % 4 == 0;
   rule.protocol =
       rule.any_protocol ? uint8_t{0} : std::array<uint8_t, 4>{0, 1, 6, 17}[random() % 4];
@@ -87,6 +92,39 @@ TEST(AclClassifier, AgreesWithTheLinearSearch) {
     linear.classify(tuples, expected);
     EXPECT_EQ(found, expected) << rule_count << " rules";
   }
+}
+
+// Prefixes and ranges that are all different in each dimension: their product explodes.
+TEST(AclClassifier, WhatTakesTooMuchIsRefusedWithItsReason) {
+  std::mt19937 random(1);
+  std::vector<ClassifierRule> rules;
+  for (uint32_t i = 0; i < 60'000; ++i) {
+    ClassifierRule rule;
+    rule.family = AddressFamily::kIpv6;
+    for (size_t byte = 0; byte < 16; ++byte) {
+      rule.src[byte] = static_cast<uint8_t>(random() & 1);
+      rule.dst[byte] = static_cast<uint8_t>(random() & 1);
+    }
+    rule.src_bits = static_cast<uint8_t>(random() % 129);
+    rule.dst_bits = static_cast<uint8_t>(random() % 129);
+    mask_host_bits(rule);
+    rule.src_port_first = static_cast<uint16_t>(random() % 65536);
+    rule.src_port_last = static_cast<uint16_t>(rule.src_port_first | random() % 65536);
+    rule.dst_port_first = static_cast<uint16_t>(random() % 65536);
+    rule.dst_port_last = static_cast<uint16_t>(rule.dst_port_first | random() % 65536);
+    rule.rule = i;
+    rules.push_back(rule);
+  }
+  AclClassifier acl;
+  const auto built = acl.build(rules);
+  ASSERT_FALSE(built.ok());
+  EXPECT_NE(built.error().text().find("IPv6 table of 60000 rule entries would take more than"),
+            std::string::npos)
+      << built.error().text();
+  const HeaderTuple tuple;
+  uint32_t found = 0;
+  acl.classify({&tuple, 1}, {&found, 1});
+  EXPECT_EQ(found, kNoRule);
 }
 
 TEST(AclClassifier, WithoutRulesNothingMatches) {

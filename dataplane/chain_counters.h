@@ -11,7 +11,6 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "nfs/chain.h"
 #include "nfs/packet.h"
 
 namespace flowkeep {

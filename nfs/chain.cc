@@ -46,6 +46,22 @@ Result<void> check_variable_state(std::span<const Chain::Element> elements) {
   return {};
 }
 
+// The soft state of a flow has room for one.
+Result<void> check_inspectors(std::span<const Chain::Element> elements) {
+  bool taken = false;
+  for (size_t i = 0; i < elements.size(); ++i) {
+    if (!elements[i].function->inspects()) continue;
+    if (taken) {
+      return invalid(function_field(i) + ".type",
+                     '"' + std::string(elements[i].function->type()) +
+                         "\" tracks connections, as an earlier function does; accepted: one such "
+                         "function in a chain");
+    }
+    taken = true;
+  }
+  return {};
+}
+
 void count_instances(std::span<Chain::Element> elements) {
   for (size_t i = 0; i < elements.size(); ++i) {
     const auto before = elements.first(i);
@@ -127,14 +143,17 @@ Result<std::unique_ptr<Chain>> Chain::build(const ChainSpec& spec, const Functio
   }
   std::vector<Element> elements;
   std::vector<size_t> sizes;
+  FunctionContext of_chain = context;
+  of_chain.timeouts = spec.timeouts;
   for (size_t i = 0; i < spec.functions.size(); ++i) {
-    auto function = build_function(spec.functions[i], function_field(i), context);
+    auto function = build_function(spec.functions[i], function_field(i), of_chain);
     if (!function.ok()) return function.error();
     sizes.push_back((*function)->hard_bytes());
     elements.push_back({std::move(*function), 0, 0, 0});
   }
   if (const auto checked = check_translators(elements); !checked.ok()) return checked.error();
   if (const auto checked = check_variable_state(elements); !checked.ok()) return checked.error();
+  if (const auto checked = check_inspectors(elements); !checked.ok()) return checked.error();
   count_instances(elements);
   if (const auto checked = check_timeouts(spec.timeouts, elements); !checked.ok())
     return checked.error();

@@ -19,8 +19,6 @@
 
 namespace flowkeep {
 
-inline constexpr size_t kMaxChainCounters = 16'384;
-
 struct ChainSpec {
   std::string name;
   uint32_t revision = 0;
@@ -38,7 +36,8 @@ class Chain {
     std::unique_ptr<AnyFunction> function;
     size_t hard_offset = 0;
     uint16_t counters = 0;  // number of its first counter
-    uint8_t instance = 0;   // how many functions of the same type come before it
+    StatePlace place() const { return {hard_offset, counters}; }
+    uint8_t instance = 0;  // how many functions of the same type come before it
   };
 
   // Errors name the field: "spec.functions[1].config.rules[2].source[0]". context.field is not

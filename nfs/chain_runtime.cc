@@ -51,10 +51,12 @@ ChainRuntime::ChainRuntime(const Chain& chain, FlowTable& table, uint32_t revisi
       table_(table),
       revision_(revision),
       resumed_s_(resumed_s),
+      soft_epoch_(static_cast<uint16_t>(resumed_s % 0xffff + 1)),
       timeouts_(chain.timeouts()) {
   for (const Chain::Element& element : chain.elements()) {
-    steps_.push_back(element.function->make_step({element.hard_offset, element.counters}));
+    steps_.push_back(element.function->make_step(element.place()));
     has_process_ |= steps_.back()->has_process();
+    if (steps_.back()->inspects()) inspector_ = steps_.back().get();
   }
 }
 
@@ -88,7 +90,7 @@ ChainRuntime::Progress ChainRuntime::find_flow(const Packet& packet, size_t inde
   if (id == 0) return open_flow(packet, index, now_s, undo);
   if (may_go_on(table_.record(id), meta, now_s)) {
     flows_[index] = id;
-    return follow(id, index, meta, now_s);
+    return follow(id, index, packet, now_s);
   }
   if (is_icmp_error(meta)) {
     drop(meta, DropReason::kNoFlow);
@@ -171,15 +173,22 @@ bool ChainRuntime::has_room(uint32_t changes, size_t index) const {
   return table_.has_room(changes + extents, variable_bytes);
 }
 
-ChainRuntime::Progress ChainRuntime::follow(RecordId id, size_t index, const PacketMeta& meta,
+ChainRuntime::Progress ChainRuntime::follow(RecordId id, size_t index, const Packet& packet,
                                             uint32_t now_s) {
+  const PacketMeta& meta = *packet.meta;
   const FlowRecord& record = table_.record(id);
   const bool revised = record.revision != revision_;
   // An error about a flow neither keeps it alive nor ends it (RFC 5508 section 4.3, RFC 5382
   // REQ-10).
-  const bool is_error = is_icmp_error(meta);
-  const FlowPhase phase = is_error ? record.phase : next_phase(record, meta.tcp_flags, meta.side);
-  if (!is_error && record.last_seen_s != now_s) table_.touch(id, now_s);
+  bool without_effect = is_icmp_error(meta);
+  if (!without_effect && inspector_ != nullptr) {
+    const Inspection seen = inspect(packet, id, now_s);
+    if (seen.effect == Inspection::Effect::kDrop) drop(*packet.meta, seen.reason);
+    without_effect = seen.effect != Inspection::Effect::kFollow;
+  }
+  const FlowPhase phase =
+      without_effect ? record.phase : next_phase(record, meta.tcp_flags, meta.side);
+  if (!without_effect && record.last_seen_s != now_s) table_.touch(id, now_s);
   if (phase == record.phase && !revised) return Progress::kDone;
   if (!has_room(1, index)) return Progress::kNoRoom;
   FlowRecord& staged = table_.stage(id);
@@ -190,6 +199,11 @@ ChainRuntime::Progress ChainRuntime::follow(RecordId id, size_t index, const Pac
   staged.phase = phase;
   if (revised) restamp(id);
   return Progress::kDone;
+}
+
+Inspection ChainRuntime::inspect(const Packet& packet, RecordId id, uint32_t now_s) {
+  InspectedFlow flow{packet, table_, id, table_.record(id), soft_epoch_, now_s};
+  return inspector_->inspect(flow);
 }
 
 ChainRuntime::Progress ChainRuntime::open_flow(const Packet& packet, size_t index, uint32_t now_s,
@@ -237,6 +251,7 @@ ChainRuntime::Progress ChainRuntime::open_flow(const Packet& packet, size_t inde
   record.last_seen_s = now_s;
   std::memcpy(record.hard, flow.hard.data(), kHardStateBytes);
   flows_[index] = opened.id;
+  if (inspector_ != nullptr) inspect(packet, opened.id, now_s);  // it is the first there is to know
   ++counters_.opened;
   return Progress::kDone;
 }

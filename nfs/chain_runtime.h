@@ -69,7 +69,8 @@ class ChainRuntime {
   const Takeover& takeover_from(uint32_t revision);
   void restamp(RecordId id);
   bool has_room(uint32_t changes, size_t index) const;
-  Progress follow(RecordId id, size_t index, const PacketMeta& meta, uint32_t now_s);
+  Progress follow(RecordId id, size_t index, const Packet& packet, uint32_t now_s);
+  Inspection inspect(const Packet& packet, RecordId id, uint32_t now_s);
   Progress open_flow(const Packet& packet, size_t index, uint32_t now_s, UndoLog& undo);
   Decision open_functions(OpeningFlow& flow);
   Decision judge_stray(OpeningFlow& packet);
@@ -80,9 +81,11 @@ class ChainRuntime {
   FlowTable& table_;
   uint32_t revision_;
   uint32_t resumed_s_;
+  uint16_t soft_epoch_;  // of the node's life, never 0
   Timeouts timeouts_;
   std::vector<std::unique_ptr<AnyStep>> steps_;  // in the chain's order
   bool has_process_ = false;                     // of any step
+  AnyStep* inspector_ = nullptr;                 // the one that inspects; null: none
   std::array<Takeover, 4> takeovers_{};          // the latest, in turn
   size_t next_takeover_ = 0;
   // Of the flow that take_over() said yes to last.

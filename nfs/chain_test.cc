@@ -10,8 +10,9 @@ namespace {
 constexpr char kInside[] = "10.0.0.2";
 constexpr char kRemote[] = "198.51.100.7";
 
+// The chain's own phases: without a look at sequence numbers.
 FunctionSpec firewall(const std::string& rules) {
-  return {"firewall", "{\"rules\":[" + rules + "]}"};
+  return {"firewall", R"({"tcp_tracking":"off","rules":[)" + rules + "]}"};
 }
 const FunctionSpec kOpenFirewall = firewall(R"({"name":"all","action":"accept"})");
 const FunctionSpec kNat{"nat44", R"({"external_addresses":["203.0.113.10"]})"};
@@ -51,12 +52,12 @@ TEST(ChainBuild, ErrorsNameFieldValueAndWhatIsAccepted) {
       {chain({kNat, kOpenFirewall}), "spec.functions[0].type: \"nat44\" translates"},
       {chain({kNat, kNat}), "spec.functions[0].type: \"nat44\" translates"},
       {rule(R"("source":["10.0.0.0/8","10.0.0.0/33"])"),
-       "spec.functions[1].config.rules[1].source[1]: \"10.0.0.0/33\" is no IPv4 prefix; "
+       "spec.functions[1].config.rules[1].source[1]: \"10.0.0.0/33\" is no IP prefix; "
        "accepted: "},
       {rule(R"("destination":["10.0.0.1/8"])"),
        "spec.functions[1].config.rules[1].destination[0]: \"10.0.0.1/8\" is no"},
-      {rule(R"("protocol":"sctp")"),
-       "spec.functions[1].config.rules[1].protocol: unknown protocol \"sctp\"; accepted: tcp"},
+      {rule(R"("protocol":"dccp")"),
+       "spec.functions[1].config.rules[1].protocol: unknown protocol \"dccp\"; accepted: tcp"},
       {rule(R"("direction":"up")"),
        "spec.functions[1].config.rules[1].direction: unknown direction \"up\"; accepted: "
        "from_inside"},
@@ -167,7 +168,7 @@ TEST_P(ChainPhases, TcpFromInside) {
   expect(std::to_array<Phase>({
       {"SYN", Side::kInside, kTcpSyn, FlowPhase::kOpening},
       {"SYN again", Side::kInside, kTcpSyn, FlowPhase::kOpening},
-      {"SYN, ACK", Side::kOutside, kTcpSyn | kTcpAck, FlowPhase::kEstablished},
+      {"SYN, ACK", Side::kOutside, kTcpSyn | kTcpAck, FlowPhase::kOpening},
       {"ACK", Side::kInside, kTcpAck, FlowPhase::kEstablished},
       {"FIN", Side::kInside, kTcpFin | kTcpAck, FlowPhase::kClosingInside},
       {"FIN again", Side::kInside, kTcpFin | kTcpAck, FlowPhase::kClosingInside},
@@ -183,7 +184,8 @@ TEST_P(ChainPhases, TcpFromInside) {
 TEST_P(ChainPhases, TcpFromOutside) {
   expect(std::to_array<Phase>({
       {"SYN", Side::kOutside, kTcpSyn, FlowPhase::kOpening},
-      {"SYN, ACK", Side::kInside, kTcpSyn | kTcpAck, FlowPhase::kEstablished},
+      {"SYN, ACK", Side::kInside, kTcpSyn | kTcpAck, FlowPhase::kOpening},
+      {"ACK", Side::kOutside, kTcpAck, FlowPhase::kEstablished},
       {"FIN", Side::kOutside, kTcpFin | kTcpAck, FlowPhase::kClosingOutside},
       {"FIN", Side::kInside, kTcpFin | kTcpAck, FlowPhase::kClosed},
       {"the other side opens a connection of its own", Side::kInside, kTcpSyn, FlowPhase::kOpening},
@@ -237,11 +239,13 @@ TEST(Chain, FlowsEndAfterTheirIdleTime) {
   };
   const auto syn = in(PacketBuilder::tcp(kInside, 1, kRemote, 2, kTcpSyn));
   const auto syn_ack = out(PacketBuilder::tcp(kRemote, 2, kInside, 1, kTcpSyn | kTcpAck));
+  const auto ack = in(PacketBuilder::tcp(kInside, 1, kRemote, 2, kTcpAck));
   const auto fin = out(PacketBuilder::tcp(kRemote, 2, kInside, 1, kTcpFin | kTcpAck));
   const IdleTime cases[] = {
       {"TCP opening", {syn}, 240},
-      {"TCP established", {syn, syn_ack}, 7440},
-      {"TCP closing", {syn, syn_ack, fin}, 240},
+      {"TCP half open", {syn, syn_ack}, 240},
+      {"TCP established", {syn, syn_ack, ack}, 7440},
+      {"TCP closing", {syn, syn_ack, ack, fin}, 240},
       {"UDP", {in(PacketBuilder::udp(kInside, 1, kRemote, 2))}, 300},
       {"ICMP", {in(PacketBuilder::echo_request(kInside, kRemote, 3))}, 60},
   };
@@ -267,7 +271,7 @@ TEST(Chain, AFlowIsNotIdleWhileItsNodeIsAway) {
   for (const uint32_t idle_s : {7440U, 7441U}) {
     PoolDirectory directory;
     ChainHarness harness(chain({kFromInsideOnly}), directory);
-    harness.burst({{Side::kInside, syn}, {Side::kOutside, answer}});
+    harness.burst({{Side::kInside, syn}, {Side::kOutside, answer}, {Side::kInside, more}});
     harness.now_s += 100'000;
     harness.resumed_s = harness.now_s;
     harness.apply(chain({kFromInsideOnly}));

@@ -191,7 +191,7 @@ ChainSpec crash_run_chain(uint32_t revision) {
   const std::string web_ports = revision % 2 == 0 ? "443" : "443-8080";
   return {kChainName,
           revision,
-          {{"firewall", R"({"rules":[
+          {{"firewall", R"({"tcp_tracking":"off","rules":[
               {"name":"forbidden","action":"drop","destination":["192.0.2.66"],"protocol":"udp"},
               {"name":"web","action":"accept","protocol":"tcp","destination_ports":[")" +
                             web_ports + R"("]},

@@ -97,6 +97,12 @@ std::string_view drop_reason_name(DropReason reason) {
       return "firewall_rejected";
     case DropReason::kFirewallRateLimited:
       return "firewall_rate_limited";
+    case DropReason::kHalfOpenLimit:
+      return "half_open_limit";
+    case DropReason::kHalfOpenDestinationLimit:
+      return "half_open_destination_limit";
+    case DropReason::kTcpOutOfWindow:
+      return "tcp_out_of_window";
     case DropReason::kNatNoMapping:
       return "nat_no_mapping";
     case DropReason::kNatPortsExhausted:

@@ -56,9 +56,12 @@ enum class DropReason : uint8_t {
   kPoolFull,
   kPoolDamaged,
   // Functions.
-  kFirewallDenied,       // by a rule, or because no rule matched
-  kFirewallRejected,     // by a rule, and its sender was told
-  kFirewallRateLimited,  // beyond its rule's rate limit
+  kFirewallDenied,            // by a rule, or because no rule matched
+  kFirewallRejected,          // by a rule, and its sender was told
+  kFirewallRateLimited,       // beyond its rule's rate limit
+  kHalfOpenLimit,             // too many TCP connections are half open
+  kHalfOpenDestinationLimit,  // to that destination
+  kTcpOutOfWindow,            // a segment that does not belong to its connection
   kNatNoMapping,
   kNatPortsExhausted,
   kNatUnsupportedProtocol,

@@ -12,10 +12,14 @@
 //   Decision open(NewFlow<F>&, Soft&) const;       // a flow's first packet: accept, or refuse why
 //   bool still_allowed(const FlowKey& inside, Side initiator, const Hard&, Soft&) const;
 //                                                  // a flow of another revision: may it go on?
+//                                                  // or with a FlowRecord for key and initiator
 // and, where it has to see more than first packets,
 //   void process(Burst<F>&, Soft&) const;          // every packet, the first included
 // and, where it may answer a packet that neither belongs to a flow nor opens one,
 //   Decision stray(NewFlow<F>&, Soft&) const;      // refuse, or accept: it has nothing to say
+// and, where a packet of a flow may be refused, or pass without an effect on the flow,
+//   Inspection inspect(InspectedPacket<F>&, Soft&) const;  // before the runtime follows it
+//   bool inspects() const;                         // if only some configurations do
 // and, for what users shall see,
 //   std::vector<std::string> counter_names() const;  // see NewFlow::count()
 // and, if it translates (IPv4 alone: it does not see flows of IPv6, which pass as they are),
@@ -53,6 +57,7 @@
 #include <string_view>
 #include <type_traits>
 
+#include "nfs/flow_phase.h"
 #include "nfs/function_event.h"
 #include "nfs/headers.h"
 #include "nfs/packet.h"
@@ -77,6 +82,7 @@ struct FunctionContext {
   std::function<std::unique_ptr<Classifier>()> make_classifier;
   // Makes a function that is not built in, or nothing if there is no such type. May be empty.
   std::function<std::unique_ptr<AnyFunction>(std::string_view type)> make_function = {};
+  Timeouts timeouts = {};  // of the chain
 };
 
 struct Decision {
@@ -133,20 +139,76 @@ inline void count_at(PacketMeta& meta, uint16_t counter) {
 }
 
 // Where in a chain a function's state and counters begin.
-struct Placement {
+struct StatePlace {
   size_t hard_offset = 0;  // in FlowRecord::hard
   uint16_t counters = 0;   // among the chain's
+};
+
+// What a packet means for its flow.
+struct Inspection {
+  enum class Effect : uint8_t {
+    kFollow,  // its phase and idle time move on
+    kIgnore,  // the packet passes, the flow stays as it is, and as old
+    kDrop,    // so does the flow, and the packet goes no further
+  };
+  Effect effect = Effect::kFollow;
+  DropReason reason = DropReason::kNone;
+};
+
+// A flow with its next packet, without its type. The record is as it was before the packet.
+struct InspectedFlow {
+  const Packet& packet;
+  FlowTable& table;
+  RecordId id;
+  const FlowRecord& record;
+  uint16_t epoch;
+  uint32_t now_s;
+};
+
+template <typename F>
+class InspectedPacket {
+ public:
+  InspectedPacket(InspectedFlow& flow, StatePlace place) : flow_(flow), place_(place) {}
+
+  const PacketMeta& meta() const { return *flow_.packet.meta; }
+  const uint8_t* bytes() const { return flow_.packet.frame; }
+  const FlowRecord& flow() const { return flow_.record; }
+  uint32_t now_s() const { return flow_.now_s; }
+  HashSecret hash_secret() const { return flow_.table.hash_secret(); }
+  void count(size_t counter) {
+    count_at(*flow_.packet.meta, static_cast<uint16_t>(place_.counters + counter));
+  }
+  // The flow's soft state, which survives the worker. Zero in a new flow; it is of this node's life
+  // if it has this life's epoch, which is never 0, and anything at all if not.
+  uint16_t epoch() const { return flow_.epoch; }
+  template <typename Track>
+  Track soft() const {
+    static_assert(std::is_trivially_copyable_v<Track> && sizeof(Track) == kSoftStateBytes);
+    Track track;
+    std::memcpy(&track, flow_.table.soft(flow_.id).data(), sizeof(track));
+    return track;
+  }
+  template <typename Track>
+  void store_soft(const Track& track) {
+    const auto* bytes = reinterpret_cast<const uint8_t*>(&track);
+    flow_.table.store_soft(flow_.id, 0, {bytes, sizeof(track)});
+  }
+
+ private:
+  InspectedFlow& flow_;
+  StatePlace place_;
 };
 
 template <typename F>
 class NewFlow {
  public:
-  NewFlow(OpeningFlow& flow, Placement place) : flow_(flow), place_(place) {}
+  NewFlow(OpeningFlow& flow, StatePlace place) : flow_(flow), place_(place) {}
 
   // Its first packet, as it came from the wire.
   const PacketMeta& meta() const { return *flow_.packet.meta; }
   const uint8_t* bytes() const { return flow_.packet.frame; }
   uint32_t now_s() const { return flow_.now_s; }
+  HashSecret hash_secret() const { return flow_.table.hash_secret(); }
   // To turn the packet into the answer to its sender: the first kEditableBytes of its buffer. Then
   // set_answer_bytes(), and Decision::answer().
   uint8_t* edit_answer() {
@@ -196,7 +258,7 @@ class NewFlow {
 
  private:
   OpeningFlow& flow_;
-  Placement place_;
+  StatePlace place_;
 };
 
 // A burst on its way through the steps. Arrays are parallel, one element for each packet.
@@ -222,7 +284,7 @@ struct BurstFrame {
 template <typename F>
 class FlowPacket {
  public:
-  FlowPacket(BurstFrame& frame, size_t index, Placement place)
+  FlowPacket(BurstFrame& frame, size_t index, StatePlace place)
       : frame_(frame), index_(index), place_(place) {}
 
   const PacketMeta& meta() const { return *frame_.packets[index_].meta; }
@@ -275,7 +337,7 @@ class FlowPacket {
  private:
   BurstFrame& frame_;
   size_t index_;
-  Placement place_;
+  StatePlace place_;
 };
 
 template <typename F>
@@ -287,7 +349,7 @@ concept Translates = requires(const F& function, const FlowKey& key, const typen
 template <typename F>
 class Burst {
  public:
-  Burst(BurstFrame& frame, Side side, Placement place)
+  Burst(BurstFrame& frame, Side side, StatePlace place)
       : frame_(frame), side_(side), place_(place) {}
 
   Side side() const { return side_; }
@@ -309,7 +371,7 @@ class Burst {
  private:
   BurstFrame& frame_;
   Side side_;
-  Placement place_;
+  StatePlace place_;
 };
 
 }  // namespace flowkeep

@@ -24,7 +24,7 @@ constexpr char kForbidden[] = "192.0.2.66";
 ChainSpec firewall_and_nat() {
   return {"test",
           1,
-          {{"firewall", R"({"rules":[
+          {{"firewall", R"({"tcp_tracking":"off","rules":[
               {"name":"forbidden","action":"drop","destination":["192.0.2.66"],"protocol":"udp"},
               {"name":"web","action":"accept","protocol":"tcp","destination_ports":["443-8080"],"direction":"from_inside"},
               {"name":"udp","action":"accept","protocol":"udp","source":["10.0.0.0/24"]},

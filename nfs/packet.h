@@ -29,6 +29,8 @@ enum class Verdict : uint8_t { kForward = 0, kDrop = 1, kReply = 2 };
 
 // Counters of functions that one packet can count at.
 inline constexpr size_t kPacketCounts = 4;
+// Counters of all functions of a chain.
+inline constexpr size_t kMaxChainCounters = 16'384;
 
 inline constexpr size_t kMaxVlanTags = 2;                        // 802.1Q, and 802.1ad around it
 inline constexpr size_t kUntaggedBytes = 14, kVlanTagBytes = 4;  // of an Ethernet header

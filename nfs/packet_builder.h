@@ -99,6 +99,14 @@ class PacketBuilder {
     return builder;
   }
 
+  // Of a TCP segment.
+  PacketBuilder& numbers(uint32_t sequence, uint32_t acknowledgement = 0) {
+    for (size_t i = 0; i < 4; ++i) {
+      l4_[4 + i] = static_cast<uint8_t>(sequence >> (24 - 8 * i));
+      l4_[8 + i] = static_cast<uint8_t>(acknowledgement >> (24 - 8 * i));
+    }
+    return *this;
+  }
   PacketBuilder& payload(size_t bytes, uint8_t seed = 7) {
     for (size_t i = 0; i < bytes; ++i) l4_.push_back(static_cast<uint8_t>(seed + 31 * i));
     return *this;

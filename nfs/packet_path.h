@@ -129,7 +129,7 @@ class PacketPath {
     rules += R"({"name":"out","action":"accept","direction":"from_inside"})";
     const ChainSpec spec = {"bench",
                             1,
-                            {{"firewall", "{\"rules\":[" + rules + "]}"},
+                            {{"firewall", R"({"tcp_tracking":"off","rules":[)" + rules + "]}"},
                              {"nat44", R"({"external_addresses":["203.0.113.10"]})"}}};
     FunctionContext context;
     context.make_classifier = [] { return std::make_unique<LinearClassifier>(); };

@@ -23,6 +23,8 @@ class AnyStep {
   virtual ~AnyStep() = default;
   virtual Decision open(OpeningFlow& flow) = 0;
   virtual Decision stray(OpeningFlow& packet) = 0;
+  virtual bool inspects() const = 0;
+  virtual Inspection inspect(InspectedFlow& flow) = 0;
   // Of a flow of another revision. `hard`: all functions' hard state, where this chain keeps it.
   virtual bool still_allowed(const FlowRecord& record, const uint8_t* hard) = 0;
   // Puts this function's state of a flow of another revision into `hard`. `from`: where that
@@ -45,14 +47,26 @@ class AnyFunction {
   // `hard`: this function's hard state. Only of functions that translate.
   virtual FlowKey outside_key(const FlowKey& inside, const uint8_t* hard) const = 0;
   virtual std::vector<std::string> counter_names() const = 0;
+  virtual bool inspects() const = 0;
   // The function must outlive the step.
-  virtual std::unique_ptr<AnyStep> make_step(Placement place) const = 0;
+  virtual std::unique_ptr<AnyStep> make_step(StatePlace place) const = 0;
 };
 
 template <typename F>
 concept Processes = requires(const F& function, Burst<F>& burst, typename F::Soft& soft) {
   function.process(burst, soft);
 };
+
+template <typename F>
+concept Inspects = requires(const F& function, InspectedPacket<F>& packet, typename F::Soft& soft) {
+  { function.inspect(packet, soft) } -> std::same_as<Inspection>;
+};
+
+template <typename F>
+bool inspects_flows(const F& function) {
+  if constexpr (requires { function.inspects(); }) return function.inspects();
+  return Inspects<F>;
+}
 
 template <typename F>
 constexpr uint32_t state_version_of() {
@@ -69,7 +83,7 @@ constexpr size_t variable_bytes_of() {
 template <typename F>
 class Step final : public AnyStep {
  public:
-  Step(const F& function, Placement place)
+  Step(const F& function, StatePlace place)
       : function_(function), soft_(function.make_soft()), place_(place) {}
 
   Decision open(OpeningFlow& flow) override {
@@ -82,10 +96,21 @@ class Step final : public AnyStep {
     if constexpr (requires { function_.stray(typed, soft_); }) return function_.stray(typed, soft_);
     return Decision::accept();
   }
+  bool inspects() const override { return inspects_flows(function_); }
+  Inspection inspect(InspectedFlow& flow) override {
+    if constexpr (Inspects<F>) {
+      InspectedPacket<F> typed(flow, place_);
+      return function_.inspect(typed, soft_);
+    }
+    return {};
+  }
   bool still_allowed(const FlowRecord& record, const uint8_t* hard) override {
     if (passes_by(record.inside_key)) return true;
-    return function_.still_allowed(record.inside_key, record.initiator,
-                                   typed(hard + place_.hard_offset), soft_);
+    const Hard of_flow = typed(hard + place_.hard_offset);
+    if constexpr (requires { function_.still_allowed(record, of_flow, soft_); })
+      return function_.still_allowed(record, of_flow, soft_);
+    else
+      return function_.still_allowed(record.inside_key, record.initiator, of_flow, soft_);
   }
   bool carry_over(const FlowRecord& record, const FunctionLayout* from, uint8_t* hard) override {
     if (passes_by(record.inside_key)) return true;
@@ -137,7 +162,7 @@ class Step final : public AnyStep {
 
   const F& function_;
   typename F::Soft soft_;
-  Placement place_;
+  StatePlace place_;
 };
 
 template <typename F>
@@ -171,7 +196,8 @@ class Function final : public AnyFunction {
     if constexpr (requires { function_.counter_names(); }) return function_.counter_names();
     return {};
   }
-  std::unique_ptr<AnyStep> make_step(Placement place) const override {
+  bool inspects() const override { return inspects_flows(function_); }
+  std::unique_ptr<AnyStep> make_step(StatePlace place) const override {
     return std::make_unique<Step<F>>(function_, place);
   }
 

@@ -9,11 +9,27 @@
 namespace flowkeep {
 namespace {
 
+constexpr uint8_t kIcmpv6EchoRequest = 128;
+
+bool is_icmp(uint8_t protocol) {
+  return protocol == kProtocolIcmp || protocol == kProtocolIcmpv6;
+}
+
+void set_addresses(HeaderTuple& tuple, const uint8_t* src, const uint8_t* dst) {
+  tuple.family = AddressFamily::kIpv6;
+  std::memcpy(tuple.src.data(), src, tuple.src.size());
+  std::memcpy(tuple.dst.data(), dst, tuple.dst.size());
+}
+
 // Of a packet as it came from the wire. `key`: its key, from the side where it entered.
 HeaderTuple tuple_of(const FlowKey& key, const PacketMeta& meta, const uint8_t* frame) {
   HeaderTuple tuple = header_tuple(key);
+  if (key.family == Family::kIpv6) {
+    const uint8_t* ip = frame + meta.l3_offset;
+    set_addresses(tuple, ip + 8, ip + 24);  // RFC 8200 section 3
+  }
   if (key.protocol == kProtocolTcp) tuple.tcp_flags = meta.tcp_flags;
-  if (key.protocol == kProtocolIcmp || key.protocol == kProtocolIcmpv6) {
+  if (is_icmp(key.protocol)) {
     tuple.src_port = frame[meta.l4_offset];
     tuple.dst_port = frame[meta.l4_offset + 1];
   }
@@ -21,11 +37,32 @@ HeaderTuple tuple_of(const FlowKey& key, const PacketMeta& meta, const uint8_t* 
 }
 
 // As the first packet of the flow must have been.
-HeaderTuple tuple_of_opening(const FlowKey& key) {
-  HeaderTuple tuple = header_tuple(key);
-  if (key.protocol == kProtocolTcp) tuple.tcp_flags = kTcpSyn;
-  if (key.protocol == kProtocolIcmp) tuple.src_port = kIcmpEchoRequest, tuple.dst_port = 0;
+HeaderTuple tuple_of_opening(const FlowRecord& flow) {
+  const bool from_inside = flow.initiator == Side::kInside;
+  HeaderTuple tuple = header_tuple(from_inside ? flow.inside_key : flow.inside_key.reversed());
+  if (flow.is_wide()) {
+    const WideAddresses addresses = from_inside ? flow.addresses : flow.addresses.reversed();
+    set_addresses(tuple, addresses.src.data(), addresses.dst.data());
+  }
+  if (tuple.protocol == kProtocolTcp) tuple.tcp_flags = kTcpSyn;
+  if (is_icmp(tuple.protocol)) {
+    tuple.src_port = tuple.protocol == kProtocolIcmp ? kIcmpEchoRequest : kIcmpv6EchoRequest;
+    tuple.dst_port = 0;
+  }
   return tuple;
+}
+
+// What half-open connections are counted by. `key`: from the initiator's side.
+uint64_t destination(const FlowKey& key, HashSecret secret) {
+  return hash_endpoint(key.dst, Be16{}, 0, secret);
+}
+
+Result<std::optional<TcpStrictness>> parse_tracking(const std::string& text,
+                                                    const std::string& field) {
+  if (text.empty() || text == "strict") return std::optional(TcpStrictness::kStrict);
+  if (text == "liberal") return std::optional(TcpStrictness::kLiberal);
+  if (text == "off") return std::optional<TcpStrictness>();
+  return invalid(field, "unknown tracking " + quoted(text) + "; accepted: strict, liberal, off");
 }
 
 FlowKey key_from_initiator(const FlowKey& inside, Side initiator) {
@@ -37,6 +74,12 @@ FlowKey key_from_initiator(const FlowKey& inside, Side initiator) {
 Result<Firewall> Firewall::create(const Config& config, const FunctionContext& context) {
   const auto sets = NamedSets::create(config, context.field);
   if (!sets.ok()) return sets.error();
+  const auto tracking = parse_tracking(config.tcp_tracking(), context.field + ".tcp_tracking");
+  if (!tracking.ok()) return tracking.error();
+  if (!tracking->has_value() && config.has_half_open()) {
+    return invalid(context.field + ".half_open",
+                   "needs to see handshakes; accepted: with tcp_tracking strict or liberal");
+  }
   if (static_cast<size_t>(config.rules_size()) > kMaxRules) {
     return invalid(context.field + ".rules", std::to_string(config.rules_size()) +
                                                  " are too many; accepted: up to " +
@@ -66,7 +109,9 @@ Result<Firewall> Firewall::create(const Config& config, const FunctionContext& c
     return Error{built.error().kind, context.field + '.' + built.error().field,
                  built.error().message};
   }
-  return Firewall(std::move(rules), std::move(classifier));
+  return Firewall(std::move(rules), std::move(classifier), *tracking,
+                  {config.half_open().limit(), config.half_open().per_destination(),
+                   context.timeouts.tcp_opening_s});
 }
 
 Result<Firewall::Rule> Firewall::create_rule(const nfs::FirewallRule& rule,
@@ -95,11 +140,15 @@ Result<Firewall::Rule> Firewall::create_rule(const nfs::FirewallRule& rule,
   return made;
 }
 
-Firewall::Firewall(std::vector<Rule> rules, std::unique_ptr<Classifier> classifier)
-    : rules_(std::move(rules)), classifier_(std::move(classifier)) {}
+Firewall::Firewall(std::vector<Rule> rules, std::unique_ptr<Classifier> classifier,
+                   std::optional<TcpStrictness> tcp_tracking, const HalfOpenLimits& half_open)
+    : rules_(std::move(rules)),
+      classifier_(std::move(classifier)),
+      tcp_tracking_(tcp_tracking),
+      half_open_(half_open) {}
 
 Firewall::Soft Firewall::make_soft() const {
-  Soft soft;
+  Soft soft{{}, {}, HalfOpen(half_open_)};
   for (const Rule& rule : rules_) {
     if (rule.bucket >= 0) soft.buckets.emplace_back(rule.per_second, rule.burst);
   }
@@ -131,8 +180,9 @@ Decision Firewall::open(NewFlow<Firewall>& flow, Soft& soft) const {
   const int32_t bucket = rules_[rule].bucket;
   if (bucket >= 0 && !soft.buckets[static_cast<size_t>(bucket)].take(flow.now_s()))
     return Decision::refuse(DropReason::kFirewallRateLimited);
-  if (rules_[rule].action == Action::kAccept) return Decision::accept();
-  return refuse(flow, rules_[rule].action);
+  if (rules_[rule].action != Action::kAccept) return refuse(flow, rules_[rule].action);
+  if (key.protocol != kProtocolTcp) return Decision::accept();
+  return {soft.half_open.open(destination(key, flow.hash_secret()), flow.now_s())};
 }
 
 // A TCP segment that neither belongs to a connection nor opens one: whoever would be refused a
@@ -164,8 +214,45 @@ Decision Firewall::refuse(NewFlow<Firewall>& flow, Action action) {
   return Decision::answer(DropReason::kFirewallRejected);
 }
 
-bool Firewall::still_allowed(const FlowKey& inside, Side initiator, const Hard&, Soft&) const {
-  const uint32_t rule = first_match(tuple_of_opening(key_from_initiator(inside, initiator)));
+// The flow's phase and idle time are the runtime's; whether a segment moves them is decided here.
+Inspection Firewall::inspect(InspectedPacket<Firewall>& packet, Soft& soft) const {
+  const FlowRecord& flow = packet.flow();
+  if (flow.inside_key.protocol != kProtocolTcp) return {};
+  auto track = packet.soft<TcpTrack>();
+  const TcpVerdict verdict =
+      track_tcp(track, read_tcp_segment(packet.bytes(), packet.meta()),
+                packet.meta().side == flow.initiator, flow.phase, packet.epoch(), *tcp_tracking_);
+  packet.store_soft(track);
+  switch (verdict) {
+    case TcpVerdict::kBelongs:
+      return follow_handshake(packet, soft);
+    case TcpVerdict::kNoEffect:
+      return {Inspection::Effect::kIgnore};
+    case TcpVerdict::kInvalid:
+      break;
+  }
+  return {Inspection::Effect::kDrop, DropReason::kTcpOutOfWindow};
+}
+
+// A half-open connection is kept alive by nothing: it lives for its time-out from its first SYN.
+Inspection Firewall::follow_handshake(InspectedPacket<Firewall>& packet, Soft& soft) const {
+  const FlowRecord& flow = packet.flow();
+  const FlowPhase next = next_phase(flow, packet.meta().tcp_flags, packet.meta().side);
+  const bool was_opening = flow.phase == FlowPhase::kOpening;
+  if (was_opening && next == FlowPhase::kOpening) return {Inspection::Effect::kIgnore};
+  const FlowKey key = key_from_initiator(flow.inside_key, flow.initiator);
+  const uint64_t to = destination(key, packet.hash_secret());
+  if (was_opening) {
+    soft.half_open.leave(to, flow.opened_s, packet.now_s());
+  } else if (next == FlowPhase::kOpening) {
+    const DropReason refused = soft.half_open.open(to, packet.now_s());
+    if (refused != DropReason::kNone) return {Inspection::Effect::kDrop, refused};
+  }
+  return {};
+}
+
+bool Firewall::still_allowed(const FlowRecord& flow, const Hard&, Soft&) const {
+  const uint32_t rule = first_match(tuple_of_opening(flow));
   return rule != kNoRule && rules_[rule].action == Action::kAccept;
 }
 

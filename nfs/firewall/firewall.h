@@ -11,16 +11,21 @@
 //   classifier.h   the search
 //   reject.h       what the sender of a rejected packet is told
 //   token_bucket.h rate limits
+//   half_open.h    how many TCP connections may wait for the end of their handshake
+//   tcp_tracker.h  does a segment belong to its connection
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "nfs/firewall/classifier.h"
 #include "nfs/firewall/firewall.pb.h"
+#include "nfs/firewall/half_open.h"
+#include "nfs/firewall/tcp_tracker.h"
 #include "nfs/firewall/token_bucket.h"
 #include "nfs/function.h"
 
@@ -32,18 +37,22 @@ class Firewall {
   static constexpr std::string_view kType = "firewall";
   static constexpr Scope kScope = Scope::kFlow;
   static constexpr size_t kMaxRules = 16'000;
-  static constexpr size_t kMaxEntries = 65'536;  // prefixes times ports, over all rules
+  static constexpr size_t kMaxEntries =
+      131'072;  // prefixes times ports, over all rules and both families
   struct Hard {};
   struct Soft {
     std::vector<TokenBucket> buckets;    // of the rules with a rate limit
     std::vector<uint32_t> until_logged;  // of each rule: matches until the next one is logged
+    HalfOpen half_open;
   };
 
   static Result<Firewall> create(const Config& config, const FunctionContext& context);
   Soft make_soft() const;
   Decision open(NewFlow<Firewall>& flow, Soft& soft) const;
   Decision stray(NewFlow<Firewall>& packet, Soft& soft) const;
-  bool still_allowed(const FlowKey& inside, Side initiator, const Hard& hard, Soft& soft) const;
+  bool still_allowed(const FlowRecord& flow, const Hard& hard, Soft& soft) const;
+  bool inspects() const { return tcp_tracking_.has_value(); }
+  Inspection inspect(InspectedPacket<Firewall>& packet, Soft& soft) const;
   // Of each rule, in order, then of what no rule matched: packets that were judged by it.
   std::vector<std::string> counter_names() const;
 
@@ -57,14 +66,18 @@ class Firewall {
     uint32_t per_second = 0;
     uint32_t burst = 0;
   };
-  Firewall(std::vector<Rule> rules, std::unique_ptr<Classifier> classifier);
+  Firewall(std::vector<Rule> rules, std::unique_ptr<Classifier> classifier,
+           std::optional<TcpStrictness> tcp_tracking, const HalfOpenLimits& half_open);
   static Result<Rule> create_rule(const nfs::FirewallRule& rule, const std::string& field);
   uint32_t first_match(const HeaderTuple& tuple) const;
   void note(NewFlow<Firewall>& flow, uint32_t rule, Soft& soft) const;
   static Decision refuse(NewFlow<Firewall>& flow, Action action);
+  Inspection follow_handshake(InspectedPacket<Firewall>& packet, Soft& soft) const;
 
   std::vector<Rule> rules_;
   std::unique_ptr<Classifier> classifier_;
+  std::optional<TcpStrictness> tcp_tracking_;  // nothing: off
+  HalfOpenLimits half_open_;
 };
 
 }  // namespace flowkeep

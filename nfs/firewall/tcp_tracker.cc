@@ -28,6 +28,7 @@ class Connection {
   Connection(TcpTrack& track, bool from_initiator)
       : track_(track), sender_(from_initiator ? 0 : 1), receiver_(1 - sender_) {}
 
+  bool from_initiator() const { return sender_ == 0; }
   bool sender_known() const { return track_.windows[sender_].bits != 0; }
   bool receiver_known() const { return track_.windows[receiver_].bits != 0; }
   TcpTrack::Side& sender() { return track_.sides[sender_]; }
@@ -129,10 +130,13 @@ TcpVerdict track_opening(Connection& connection, const TcpSegment& segment) {
     connection.accept(segment);
     return TcpVerdict::kBelongs;
   }
-  // Nobody has answered yet: what comes cannot belong to the connection.
-  return connection.sender_known() && connection.receiver_known() && in_window(connection, segment)
-             ? (connection.accept(segment), TcpVerdict::kBelongs)
-             : TcpVerdict::kInvalid;
+  // The responder may be of an older connection, and challenges the SYN (RFC 5961 section 4.2).
+  if (!connection.from_initiator() && !connection.sender_known()) return TcpVerdict::kNoEffect;
+  // Nobody has answered yet: what else comes cannot belong to the connection.
+  if (!connection.sender_known() || !connection.receiver_known()) return TcpVerdict::kInvalid;
+  if (!in_window(connection, segment)) return TcpVerdict::kInvalid;
+  connection.accept(segment);
+  return TcpVerdict::kBelongs;
 }
 
 TcpVerdict track_standing(Connection& connection, const TcpSegment& segment) {
@@ -145,7 +149,9 @@ TcpVerdict track_standing(Connection& connection, const TcpSegment& segment) {
 
 TcpVerdict track_reset(Connection& connection, const TcpSegment& segment, FlowPhase phase) {
   if (phase == FlowPhase::kOpening) {
-    return resets_opening(connection, segment) ? TcpVerdict::kBelongs : TcpVerdict::kInvalid;
+    if (resets_opening(connection, segment)) return TcpVerdict::kBelongs;
+    // The initiator's answer to such a challenge.
+    return connection.from_initiator() ? TcpVerdict::kNoEffect : TcpVerdict::kInvalid;
   }
   if (!connection.sender_known()) return TcpVerdict::kNoEffect;
   if (resets_exactly(connection, segment)) return TcpVerdict::kBelongs;

@@ -106,7 +106,10 @@ TEST(TcpTracker, NothingButAnAnswerMovesAnOpening) {
   EXPECT_EQ(connection.initiator(segment(kTcpAck, 1000, 5000)), TcpVerdict::kInvalid)
       << "acknowledges what nobody has said";
   EXPECT_EQ(connection.responder(segment(kTcpSyn | kTcpAck, 4999, 2000)), TcpVerdict::kInvalid);
-  EXPECT_EQ(connection.responder(segment(kTcpAck, 5000, 1000)), TcpVerdict::kInvalid);
+  EXPECT_EQ(connection.responder(segment(kTcpAck, 777, 888)), TcpVerdict::kNoEffect)
+      << "an older connection's challenge";
+  EXPECT_EQ(connection.initiator(segment(kTcpRst, 888)), TcpVerdict::kNoEffect) << "its answer";
+  EXPECT_EQ(connection.phase(), FlowPhase::kOpening);
   EXPECT_EQ(connection.initiator(segment(kTcpSyn, 999)), TcpVerdict::kBelongs) << "sent once more";
   EXPECT_EQ(connection.responder(segment(kTcpSyn | kTcpAck, 4999, 1000)), TcpVerdict::kBelongs);
   EXPECT_EQ(connection.phase(), FlowPhase::kOpening) << "half open";
@@ -173,7 +176,7 @@ TEST(TcpTracker, TheSamePortsAnewAfterTheEnd) {
   EXPECT_EQ(connection.initiator(segment(kTcpAck, 1001, 5001)), TcpVerdict::kBelongs);
   EXPECT_EQ(connection.initiator(segment(kTcpSyn, 0x30000000)), TcpVerdict::kBelongs);
   EXPECT_EQ(connection.phase(), FlowPhase::kOpening);
-  EXPECT_EQ(connection.responder(segment(kTcpAck, 5001, 1001)), TcpVerdict::kInvalid) << "the old";
+  EXPECT_EQ(connection.responder(segment(kTcpAck, 5001, 1001)), TcpVerdict::kNoEffect) << "the old";
 }
 
 TEST(TcpTracker, ScalesAreUsedOnlyIfBothOfferThem) {

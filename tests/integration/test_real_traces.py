@@ -58,6 +58,7 @@ def _site(lab):
     document = edge_chain()
     firewall = next(function for function in document["spec"]["functions"] if function["type"] == "firewall")
     firewall["config"]["rules"] = _RULES
+    firewall["config"]["tcp_tracking"] = "off"  # some captures lack segments
     site.deploy(document)
     return site
 
