@@ -54,6 +54,7 @@ class _Classes:
 
     def __init__(self):
         self._blurred = set()      # flows of which a packet's checksum was wrong
+        self._overshot = set()     # flows of which one of us has let data pass beyond the window, the other has not
 
     def see(self, event):
         if not event.packet.l4_checksum_is_right():
@@ -61,15 +62,23 @@ class _Classes:
 
     def of(self, event, ours, theirs):
         """A heading of docs/differences-from-linux.md, or None if nobody has thought of it."""
-        packet = event.packet
-        if theirs is not DROPPED or ours is DROPPED:
+        packet, flow = event.packet, self._flow(event)
+        if DROPPED not in (ours, theirs):
             return None
-        if self._flow(event) in self._blurred:
+        if flow in self._blurred:
             return "wrong-checksum"
         if packet.protocol != TCP:
             return None
         flags = packet.octets[packet.header_bytes + 13] & (FIN | SYN | RST | ACK | URG)
-        return "tcp-window" if flags in _POSSIBLE_FLAGS else "tcp-flags"
+        if ours is DROPPED:
+            if flags == ACK and packet.payload_bytes() > 0:
+                self._overshot.add(flow)
+            return "tcp-beyond-window" if flow in self._overshot else None
+        if flow in self._overshot:
+            return "tcp-beyond-window"
+        if flags not in _POSSIBLE_FLAGS:
+            return "tcp-flags"
+        return "tcp-syn-within" if flags & SYN else None
 
     @staticmethod
     def _flow(event):
