@@ -5,8 +5,10 @@ import os
 import sys
 
 from fixtures import paths
-from fixtures.lab import CHAIN, NAT_ADDRESS, OUTSIDE_HOST, VethSite, edge_chain
+from fixtures.lab import CHAIN, NAT_ADDRESS, OUTSIDE_HOST, Site, VethSite, edge_chain
+from fixtures.network import Namespace, Veth
 from fixtures.process import run
+from fixtures.segment import Segment
 from fixtures.traffic import HttpServer, random_file, sha256
 from fixtures.waiting import wait_until
 
@@ -100,3 +102,45 @@ def test_traceroute_of_every_kind(lab):
     for kind in (["-I"], ["-U", "-p", "33434"], ["-T", "-p", "80"]):
         trace = site.inside.run("traceroute", *kind, "-n", "-q", "1", "-w", "2", "-m", "5", OUTSIDE_HOST).stdout
         assert [line.split()[1] for line in trace.splitlines()[1:]] == ["10.0.0.1", OUTSIDE_HOST], trace
+
+
+def test_large_pings(lab):
+    """In fragments, both ways: the NAT needs the whole packet to find its flow."""
+    site = _site(lab)
+    for size in (1472, 1473, 4000, 20000):
+        answers = site.inside.run("ping", "-n", "-c", "3", "-i", "0.2", "-s", size, OUTSIDE_HOST)
+        assert " 0% packet loss" in answers.stdout, answers.stdout
+
+
+class _SegmentSite(Site):
+    """Two hosts inside, on one segment."""
+
+    def __init__(self, lab):
+        self.outside = lab.add(Namespace("outside"))
+        lab.add(Veth("fk-out", self.outside, "eth0", f"{OUTSIDE_HOST}/24"))
+        segment = lab.add(Segment("fk-in", {"here": "10.0.0.2/24", "there": "10.0.0.3/24"}, ["default via 10.0.0.1"]))
+        self.hosts = segment.hosts
+        super().__init__(lab, "net_af_packet0,iface=fk-in", "net_af_packet1,iface=fk-out")
+
+
+def test_two_inside_hosts_meet_at_their_external_endpoints(lab):
+    """Hairpin (RFC 4787 REQ-9): a host reaches another one by what a STUN server told that one."""
+    site = _SegmentSite(lab)
+    document = edge_chain()
+    translator = document["spec"]["functions"][1]
+    translator["config"]["filtering"] = "endpoint_independent"
+    document["spec"]["functions"][0]["config"]["rules"].append({"name": "in", "action": "accept", "protocol": "udp"})
+    site.deploy(document)
+    _server(lab, site, "stun.py", "server", OUTSIDE_HOST, 3478)
+    # A host that is a STUN server itself tells whom it sees.
+    here, there = site.hosts["here"], site.hosts["there"]
+    mapped = dict(line.split() for line in there.run(
+        sys.executable, _script("stun.py"), "client", 3478, f"{OUTSIDE_HOST}:3478").stdout.splitlines())
+    there_outside = mapped[f"{OUTSIDE_HOST}:3478"]
+    listener = lab.add(there.start([sys.executable, "-u", _script("stun.py"), "server", "10.0.0.3", 3478],
+                                   lab.path("stun-inside.log")))
+    listener.wait_for_output("listening")
+    asked = dict(line.split() for line in here.run(
+        sys.executable, _script("stun.py"), "client", 40000, f"{OUTSIDE_HOST}:3478", there_outside).stdout.splitlines())
+    # The other host sees the external endpoint, not the inside one.
+    assert asked[there_outside] == asked[f"{OUTSIDE_HOST}:3478"] and asked[there_outside].startswith(NAT_ADDRESS), asked
