@@ -44,6 +44,20 @@ Result<void> check_variable_state(std::span<const Chain::Element> elements) {
   return {};
 }
 
+// Keys of keyed state tell functions apart by 16 bits.
+Result<void> check_state_owners(std::span<const Chain::Element> elements) {
+  for (size_t i = 0; i < elements.size(); ++i) {
+    for (size_t other = 0; other < i; ++other) {
+      if (!(elements[i].place().owner == elements[other].place().owner)) continue;
+      return invalid(function_field(i) + ".type",
+                     '"' + std::string(elements[i].function->type()) +
+                         "\" cannot stand in one chain with spec.functions[" +
+                         std::to_string(other) + "], whose keyed state has the same mark");
+    }
+  }
+  return {};
+}
+
 void count_instances(std::span<Chain::Element> elements) {
   for (size_t i = 0; i < elements.size(); ++i) {
     const auto before = elements.first(i);
@@ -52,6 +66,15 @@ void count_instances(std::span<Chain::Element> elements) {
           return other.function->type() == elements[i].function->type();
         }));
   }
+}
+
+Timeouts longest_timeouts(std::span<const Chain::Element> elements) {
+  std::optional<Timeouts> longest;
+  for (const Chain::Element& element : elements) {
+    const std::optional<Timeouts> wanted = element.function->timeouts();
+    if (wanted) longest = longest ? longest->longest_of(*wanted) : *wanted;
+  }
+  return longest.value_or(Timeouts{});
 }
 
 FunctionLayout layout_of(const Chain::Element& element) {
@@ -95,6 +118,7 @@ Result<std::unique_ptr<Chain>> Chain::build(const ChainSpec& spec, const Functio
   if (const auto checked = check_translators(elements); !checked.ok()) return checked.error();
   if (const auto checked = check_variable_state(elements); !checked.ok()) return checked.error();
   count_instances(elements);
+  if (const auto checked = check_state_owners(elements); !checked.ok()) return checked.error();
   const auto offsets = layout_hard_state(sizes);
   if (!offsets) {
     return invalid("spec.functions",
@@ -106,10 +130,16 @@ Result<std::unique_ptr<Chain>> Chain::build(const ChainSpec& spec, const Functio
 }
 
 Chain::Chain(const ChainSpec& spec, std::vector<Element> elements)
-    : name_(spec.name), revision_(spec.revision), elements_(std::move(elements)) {
+    : name_(spec.name),
+      revision_(spec.revision),
+      elements_(std::move(elements)),
+      timeouts_(longest_timeouts(elements_)) {
   for (const Element& element : elements_) {
     if (element.function->translates()) translator_ = &element;
     variable_bytes_ = std::max(variable_bytes_, element.function->variable_bytes());
+    maps_endpoints_ |= element.function->maps_endpoints();
+    keyed_changes_ += element.function->keyed_changes();
+    process_changes_ += element.function->process_changes();
     if (element.function->hard_bytes() != 0 || element.function->variable_bytes() != 0) {
       state_layout_.function[state_layout_.functions++] = layout_of(element);
     }
@@ -117,6 +147,10 @@ Chain::Chain(const ChainSpec& spec, std::vector<Element> elements)
       scope_ = std::max(scope_, element.function->scope());
     }
   }
+}
+
+StatePlace Chain::Element::place() const {
+  return {hard_offset, state_owner(function->type(), instance, function->state_version())};
 }
 
 const FunctionLayout* Chain::find_state(const StateLayout& layout, size_t index) const {

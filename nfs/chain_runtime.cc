@@ -1,8 +1,12 @@
 #include "nfs/chain_runtime.h"
 
+#include <algorithm>
 #include <cassert>
+#include <cstring>
 
 #include "nfs/headers.h"
+#include "nfs/steering.h"
+#include "state/index_keys.h"
 
 namespace flowkeep {
 namespace {
@@ -34,27 +38,23 @@ bool may_open(const Packet& packet) {
 }  // namespace
 
 ChainRuntime::ChainRuntime(const Chain& chain, FlowTable& table, uint32_t revision,
-                           uint32_t resumed_s, const Timeouts& timeouts)
+                           uint32_t resumed_s)
     : chain_(chain),
       table_(table),
       revision_(revision),
       resumed_s_(resumed_s),
-      timeouts_(timeouts) {
+      timeouts_(chain.timeouts()) {
   for (const Chain::Element& element : chain.elements()) {
-    steps_.push_back(element.function->make_step(element.hard_offset));
+    steps_.push_back(element.function->make_step(element.place()));
     has_process_ |= steps_.back()->has_process();
+    hears_ends_ |= steps_.back()->hears_ends();
+    owners_.push_back(element.place().owner);
   }
 }
 
 size_t ChainRuntime::run(std::span<Packet> packets, uint32_t now_s, UndoLog& undo) {
   assert(packets.size() <= kBurstPackets);
-  for (const Packet& packet : packets) {
-    table_.prefetch_index(packet.meta->bucket, packet.meta->hash);
-    __builtin_prefetch(packet.frame, 1);
-  }
-  for (const Packet& packet : packets) {
-    table_.prefetch_record(packet.meta->bucket, packet.meta->hash);
-  }
+  prefetch(packets);
   size_t done = 0;
   while (done < packets.size() && find_flow(packets[done], done, now_s) == Progress::kDone) ++done;
   assert(done > 0 || packets.empty() || table_.dirty());
@@ -62,15 +62,48 @@ size_t ChainRuntime::run(std::span<Packet> packets, uint32_t now_s, UndoLog& und
   return done;
 }
 
+void ChainRuntime::prefetch(std::span<const Packet> packets) {
+  const bool mapped = chain_.maps_endpoints();
+  for (size_t i = 0; i < packets.size(); ++i) {
+    const PacketMeta& meta = *packets[i].meta;
+    table_.prefetch_index(meta.bucket, meta.hash);
+    if (mapped) {
+      endpoint_hashes_[i] = hash_key(endpoint_key(meta.key), table_.hash_secret());
+      table_.prefetch_index(meta.bucket, endpoint_hashes_[i]);
+    }
+    __builtin_prefetch(packets[i].frame, 1);
+  }
+  for (size_t i = 0; i < packets.size(); ++i) {
+    const PacketMeta& meta = *packets[i].meta;
+    table_.prefetch_record(meta.bucket, meta.hash);
+    if (mapped) table_.prefetch_record(meta.bucket, endpoint_hashes_[i]);
+  }
+}
+
+// An endpoint with one flow is the common case: that flow is what the endpoint leads to.
+ChainRuntime::Found ChainRuntime::look_up(const PacketMeta& meta, size_t index) const {
+  if (!chain_.maps_endpoints()) return {table_.find_indexed(meta.bucket, meta.key, meta.hash), 0};
+  const RecordId host =
+      table_.find_indexed(meta.bucket, endpoint_key(meta.key), endpoint_hashes_[index]);
+  if (host == 0) return {};
+  const FlowRecord& record = table_.record(host);
+  const FlowKey& key = meta.side == Side::kInside ? record.inside_key : record.outside_key;
+  if (key == meta.key) return {host, host};
+  return {table_.find_indexed(meta.bucket, meta.key, meta.hash), host};
+}
+
 ChainRuntime::Progress ChainRuntime::find_flow(const Packet& packet, size_t index, uint32_t now_s) {
   PacketMeta& meta = *packet.meta;
   meta.verdict = Verdict::kForward;
   meta.reason = DropReason::kNone;
   flows_[index] = 0;
-  if (chain_.variable_bytes() != 0 && !has_room(0, index)) return Progress::kNoRoom;
-  const RecordId id = table_.find(meta.bucket, meta.key, meta.hash);
-  if (id == 0) return open_flow(packet, index, now_s);
-  if (may_go_on(table_.record(id), meta, now_s)) {
+  if (chain_.variable_bytes() + chain_.process_changes() != 0 && !has_room(0, index)) {
+    return Progress::kNoRoom;
+  }
+  const auto [id, host] = look_up(meta, index);
+  if (id == 0) return open_flow(packet, index, now_s, mapping_of(host));
+  const FlowRecord& record = table_.record(id);
+  if (may_go_on(record, meta, now_s)) {
     flows_[index] = id;
     return follow(id, index, meta, now_s);
   }
@@ -80,8 +113,14 @@ ChainRuntime::Progress ChainRuntime::find_flow(const Packet& packet, size_t inde
   }
   // The burst's earlier packets still need the record; room is needed for this end and a new begin.
   if (used_before(id, index) || !has_room(2, index)) return Progress::kNoRoom;
-  table_.close(id);
-  return open_flow(packet, index, now_s);
+  // A connection that another one follows leaves its endpoint's name behind.
+  std::optional<EndpointMapping> keep;
+  if (chain_.maps_endpoints() && record.phase == FlowPhase::kClosed &&
+      record.revision == revision_ && !expired(record, timeouts_, now_s, resumed_s_)) {
+    keep = {record.inside_key, record.outside_key};
+  }
+  close_flow(id);
+  return open_flow(packet, index, now_s, keep ? keep : mapping_of(look_up(meta, index).host));
 }
 
 // False: the flow is over, or is not allowed any more, and the packet is judged as a first one.
@@ -98,11 +137,20 @@ bool ChainRuntime::may_go_on(const FlowRecord& record, const PacketMeta& meta, u
   return record.revision == revision_ || take_over(record);
 }
 
-// Moves each function's state to where this revision keeps it, in taken_hard_. The keys are
-// compared because a revision may translate where another did not.
 bool ChainRuntime::take_over(const FlowRecord& record) {
+  const bool allowed = is_allowed(record);
+  ++(allowed ? counters_.revised : counters_.revised_away);
+  return allowed;
+}
+
+// Moves each function's state to where this revision keeps it, in taken_hard_. The keys are
+// compared because a revision may translate where another did not, or steer otherwise.
+bool ChainRuntime::is_allowed(const FlowRecord& record) {
   const Takeover& from = takeover_from(record.revision);
-  bool allowed = from.possible;
+  const uint64_t hash =
+      steering_hash(chain_.steering_scope(), record.inside_key, table_.hash_secret());
+  bool allowed = from.possible && (record.users != 0) == chain_.maps_endpoints() &&
+                 hash % table_.buckets() == record.bucket;
   taken_hard_.fill(0);
   taken_extent_ = from.keeps_extent;
   for (size_t i = 0; i < steps_.size(); ++i) {
@@ -112,10 +160,7 @@ bool ChainRuntime::take_over(const FlowRecord& record) {
   for (const auto& step : steps_) {
     allowed = allowed && step->still_allowed(record, taken_hard_.data());
   }
-  allowed =
-      allowed && record.outside_key == chain_.outside_key(record.inside_key, taken_hard_.data());
-  ++(allowed ? counters_.revised : counters_.revised_away);
-  return allowed;
+  return allowed && record.outside_key == chain_.outside_key(record.inside_key, taken_hard_.data());
 }
 
 const ChainRuntime::Takeover& ChainRuntime::takeover_from(uint32_t revision) {
@@ -147,12 +192,13 @@ void ChainRuntime::restamp(RecordId id) {
   }
 }
 
-// Room for `changes` besides the variable state of the burst's packets up to this one, which the
-// functions will commit later.
+// Room for `changes` of flows, with the keyed state that goes with each, besides what process()
+// will change for the burst's packets up to this one.
 bool ChainRuntime::has_room(uint32_t changes, size_t index) const {
   const size_t variable_bytes = chain_.variable_bytes();
-  const uint32_t extents = variable_bytes == 0 ? 0 : static_cast<uint32_t>(index) + 1;
-  return table_.has_room(changes + extents, variable_bytes);
+  const uint32_t each = chain_.process_changes() + (variable_bytes == 0 ? 0 : 1);
+  const uint32_t later = each == 0 ? 0 : each * (static_cast<uint32_t>(index) + 1);
+  return table_.has_room(changes * (1 + chain_.keyed_changes()) + later, variable_bytes);
 }
 
 ChainRuntime::Progress ChainRuntime::follow(RecordId id, size_t index, const PacketMeta& meta,
@@ -176,7 +222,8 @@ ChainRuntime::Progress ChainRuntime::follow(RecordId id, size_t index, const Pac
   return Progress::kDone;
 }
 
-ChainRuntime::Progress ChainRuntime::open_flow(const Packet& packet, size_t index, uint32_t now_s) {
+ChainRuntime::Progress ChainRuntime::open_flow(const Packet& packet, size_t index, uint32_t now_s,
+                                               const std::optional<EndpointMapping>& keep) {
   PacketMeta& meta = *packet.meta;
   if (!may_open(packet)) {
     drop(meta, DropReason::kNoFlow);
@@ -184,13 +231,13 @@ ChainRuntime::Progress ChainRuntime::open_flow(const Packet& packet, size_t inde
   }
   if (!has_room(1, index)) return Progress::kNoRoom;
   const FlowKey inside = meta.side == Side::kInside ? meta.key : meta.key.reversed();
-  OpeningFlow flow{inside, meta.side, meta.bucket, table_};
+  OpeningFlow flow{inside, meta.side, meta.bucket, table_, keep, now_s};
   if (const DropReason refused = open_functions(flow); refused != DropReason::kNone) {
     drop(meta, refused);
     return Progress::kDone;
   }
-  const FlowTable::Opened opened =
-      table_.open(meta.bucket, inside, chain_.outside_key(inside, flow.hard.data()));
+  const FlowTable::Opened opened = open_record(flow);
+  if (opened.status != OpenStatus::kOk) take_back(flow, steps_.size());
   switch (opened.status) {
     case OpenStatus::kOk:
       break;
@@ -202,7 +249,7 @@ ChainRuntime::Progress ChainRuntime::open_flow(const Packet& packet, size_t inde
     case OpenStatus::kPoolDamaged:
       drop(meta, DropReason::kPoolDamaged);
       return Progress::kDone;
-    // The outside key is another flow's, which a revision that translated has left.
+    // A key is another flow's, which a revision that translated otherwise has left.
     case OpenStatus::kKeyExists:
       drop(meta, DropReason::kNoFlow);
       return Progress::kDone;
@@ -219,16 +266,58 @@ ChainRuntime::Progress ChainRuntime::open_flow(const Packet& packet, size_t inde
   return Progress::kDone;
 }
 
+FlowTable::Opened ChainRuntime::open_record(const OpeningFlow& flow) {
+  const FlowKey outside = chain_.outside_key(flow.inside_key, flow.hard.data());
+  return chain_.maps_endpoints() ? table_.open_mapped(flow.bucket, flow.inside_key, outside)
+                                 : table_.open(flow.bucket, flow.inside_key, outside);
+}
+
+std::optional<EndpointMapping> ChainRuntime::mapping_of(RecordId host) const {
+  if (host == 0) return std::nullopt;
+  const FlowRecord& record = table_.record(host);
+  return EndpointMapping{record.inside_key, record.outside_key};
+}
+
+AnyStep& ChainRuntime::step_in_order(Side from, size_t i) const {
+  return *steps_[from == Side::kInside ? i : steps_.size() - 1 - i];
+}
+
 DropReason ChainRuntime::open_functions(OpeningFlow& flow) {
-  const auto refusal_of = [&flow](auto first, auto end) {
-    for (auto step = first; step != end; ++step) {
-      const Decision decision = (*step)->open(flow);
-      if (!decision.accepted()) return decision.refused;
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    const Decision decision = step_in_order(flow.initiator, i).open(flow);
+    if (decision.accepted()) continue;
+    take_back(flow, i);
+    return decision.refused;
+  }
+  return DropReason::kNone;
+}
+
+// Tells the first `opened` functions that the flow does not open after all.
+void ChainRuntime::take_back(const OpeningFlow& flow, size_t opened) {
+  const FlowEnd end{flow.inside_key, flow.initiator, FlowPhase::kOpening, flow.bucket, table_};
+  for (size_t i = 0; i < opened; ++i) {
+    step_in_order(flow.initiator, i).close(end, flow.hard.data());
+  }
+}
+
+void ChainRuntime::close_flow(RecordId id) {
+  if (hears_ends_) {
+    const FlowRecord record = table_.record(id);
+    const FlowEnd end{record.inside_key, record.initiator, record.phase, record.bucket, table_};
+    const bool own = record.revision == revision_;
+    const Takeover* from = own ? nullptr : &takeover_from(record.revision);
+    alignas(64) std::array<uint8_t, kHardStateBytes> hard;
+    std::memcpy(hard.data(), record.hard, kHardStateBytes);
+    for (size_t i = 0; i < steps_.size(); ++i) {
+      if (!steps_[i]->hears_ends()) continue;
+      if (!own) {
+        const FunctionLayout* state = chain_.find_state(from->layout, i);
+        if (state == nullptr || !steps_[i]->carry_over(record, state, hard.data())) continue;
+      }
+      steps_[i]->close(end, hard.data());
     }
-    return DropReason::kNone;
-  };
-  return flow.initiator == Side::kInside ? refusal_of(steps_.begin(), steps_.end())
-                                         : refusal_of(steps_.rbegin(), steps_.rend());
+  }
+  table_.close(id);
 }
 
 bool ChainRuntime::used_before(RecordId id, size_t index) const {
@@ -251,17 +340,30 @@ void ChainRuntime::run_functions(std::span<Packet> packets, uint32_t now_s, Undo
   }
 }
 
+// Of a function that is not, or not in this version, in the chain.
+bool ChainRuntime::is_orphan(const FlowRecord& record) const {
+  if (record.users != 0) return false;
+  return std::ranges::find(owners_, record.inside_key.dst_port) == owners_.end();
+}
+
 uint32_t ChainRuntime::sweep(std::span<const uint32_t> buckets, uint32_t records, uint32_t now_s) {
+  const uint32_t changes = 1 + chain_.keyed_changes();
   uint32_t closed = 0;
   for (const uint32_t bucket : buckets) {
-    if (!table_.has_room(1)) break;
+    if (!table_.has_room(changes)) break;
     table_.sweep(bucket, records, [&](RecordId id, const FlowRecord& record) {
-      if (!expired(record, timeouts_, now_s, resumed_s_) || !table_.has_room(1)) return;
-      table_.close(id);
+      if (!table_.has_room(changes)) return;
+      if (record.phase == FlowPhase::kKeyed) {
+        if (is_orphan(record)) table_.close(id);
+        return;
+      }
+      const bool over = expired(record, timeouts_, now_s, resumed_s_);
+      if (!over && (record.revision == revision_ || is_allowed(record))) return;
+      ++(over ? counters_.expired : counters_.revised_away);
+      close_flow(id);
       ++closed;
     });
   }
-  counters_.expired += closed;
   return closed;
 }
 

@@ -25,7 +25,7 @@ std::unique_ptr<Chain> build_chain(uint32_t revision) {
   return chain.ok() ? std::move(*chain) : nullptr;
 }
 
-bool same_flows(const std::vector<FlowRecord>& a, const std::vector<FlowRecord>& b) {
+bool same_records(const std::vector<FlowRecord>& a, const std::vector<FlowRecord>& b) {
   // Soft words are no difference.
   const auto same = [](const FlowRecord& one, const FlowRecord& other) {
     return std::memcmp(&one, &other, offsetof(FlowRecord, last_seen_s)) == 0 &&
@@ -67,9 +67,9 @@ void InterleavedRecording::give_turn() {
   run_as(actor, processor);
 }
 
-std::vector<std::vector<FlowRecord>> flows_by_bucket(const Pool& pool, uint32_t chain_index) {
+std::vector<std::vector<FlowRecord>> records_by_bucket(const Pool& pool, uint32_t chain_index) {
   std::vector<std::vector<FlowRecord>> flows(CrashRun::kBuckets);
-  pool.for_each_flow(chain_index, [&](const FlowRecord& record) {
+  pool.for_each_record(chain_index, [&](uint32_t, const FlowRecord& record) {
     if (record.bucket < flows.size()) flows[record.bucket].push_back(record);
     return true;
   });
@@ -287,10 +287,10 @@ void CrashWorker::mark(BurstMark mark) {
 }
 
 void CrashWorker::end_recorded_burst() {
-  std::vector<std::vector<FlowRecord>> flows = flows_by_bucket(scene_.pool, scene_.chain_index);
+  std::vector<std::vector<FlowRecord>> flows = records_by_bucket(scene_.pool, scene_.chain_index);
   for (uint32_t bucket = 0; bucket < CrashRun::kBuckets; ++bucket) {
     if (scene_.steering[bucket].worker != log_) continue;
-    if (same_flows(flows[bucket], scene_.flows[bucket])) continue;
+    if (same_records(flows[bucket], scene_.flows[bucket])) continue;
     scene_.run.bursts[burst_].after.push_back({bucket, flows[bucket]});
     scene_.flows[bucket] = std::move(flows[bucket]);
   }

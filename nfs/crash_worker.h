@@ -78,7 +78,7 @@ struct CrashScene {
 };
 
 // The flows of each bucket as they lie in the pool.
-std::vector<std::vector<FlowRecord>> flows_by_bucket(const Pool& pool, uint32_t chain_index);
+std::vector<std::vector<FlowRecord>> records_by_bucket(const Pool& pool, uint32_t chain_index);
 
 class CrashWorker {
  public:

@@ -1,6 +1,7 @@
 // Progress of a flow and how long it may be idle.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "nfs/packet.h"
@@ -12,13 +13,21 @@ struct Timeouts {
   uint32_t tcp_established_s = 7440;  // 2 hours and 4 minutes (RFC 5382 REQ-5)
   uint32_t tcp_transitory_s = 240;    // opening, closing, closed: 4 minutes (RFC 5382 REQ-5)
   uint32_t udp_s = 300;               // 5 minutes recommended (RFC 4787 REQ-5)
+  uint32_t udp_well_known_s = 300;    // to ports below 1024, may be shorter (RFC 4787 REQ-5a)
   uint32_t icmp_s = 60;               // 60 seconds at least (RFC 5508 REQ-2)
 
-  uint32_t of(uint8_t protocol, FlowPhase phase) const {
+  // `remote_port`: of the host outside.
+  uint32_t of(uint8_t protocol, FlowPhase phase, Be16 remote_port = Be16{UINT16_MAX}) const {
     if (protocol == kProtocolTcp) {
       return phase == FlowPhase::kEstablished ? tcp_established_s : tcp_transitory_s;
     }
-    return protocol == kProtocolUdp ? udp_s : icmp_s;
+    if (protocol != kProtocolUdp) return icmp_s;
+    return remote_port.host() < 1024 ? udp_well_known_s : udp_s;
+  }
+  Timeouts longest_of(const Timeouts& other) const {
+    return {std::max(tcp_established_s, other.tcp_established_s),
+            std::max(tcp_transitory_s, other.tcp_transitory_s), std::max(udp_s, other.udp_s),
+            std::max(udp_well_known_s, other.udp_well_known_s), std::max(icmp_s, other.icmp_s)};
   }
 };
 
@@ -30,7 +39,8 @@ inline bool expired(const FlowRecord& record, const Timeouts& timeouts, uint32_t
                     uint32_t resumed_s) {
   const bool seen_since = static_cast<int32_t>(record.last_seen_s - resumed_s) >= 0;
   const auto idle_s = static_cast<int32_t>(now_s - (seen_since ? record.last_seen_s : resumed_s));
-  return idle_s > static_cast<int32_t>(timeouts.of(record.inside_key.protocol, record.phase));
+  return idle_s > static_cast<int32_t>(timeouts.of(record.inside_key.protocol, record.phase,
+                                                   record.inside_key.dst_port));
 }
 
 inline bool is_first_tcp_segment(uint8_t flags) {

@@ -12,11 +12,21 @@
 //   Decision open(NewFlow<F>&, Soft&) const;       // a flow's first packet: accept, or refuse why
 //   bool still_allowed(const FlowKey& inside, Side initiator, const Hard&, Soft&) const;
 //                                                  // a flow of another revision: may it go on?
+// and, to hear of a flow's end (one that opened with F, or migrated to it),
+//   void close(EndingFlow<F>&, Soft&) const;       // also when another function refuses the flow
+// and, if it keeps state beside the flows (nfs/keyed_state.h) or changes Hard later,
+//   uint32_t keyed_changes() const;    // keys that one open() or close() touches at most
+//   uint32_t process_changes() const;  // the same of process() for a packet, Hard counted as one
 // and, where it has to see more than first packets,
 //   void process(Burst<F>&, Soft&) const;          // every packet, the first included
 // and, if it translates,
 //   FlowKey outside_key(const FlowKey& inside, const Hard&) const;   // of packets from outside
 //   std::span<const Be32> external_addresses() const;
+//   static constexpr bool kMapsEndpoints = true;   // an endpoint's flows share one name outside;
+//                                                  // open() then asks NewFlow::mapping() for it
+// and, if its scope or flows' idle times depend on its configuration,
+//   Scope scope() const;
+//   Timeouts timeouts() const;                     // a chain's: the longest of its functions
 // and, if it keeps more of a flow than fits into Hard (one function of a chain may),
 //   static constexpr size_t kVariableBytes;        // at most; see FlowPacket::commit_variable()
 // and, to take over flows from other revisions of the chain,
@@ -28,9 +38,9 @@
 // Without the hook, or if it returns nothing, the flow ends: its packet is judged as a first one.
 // The variable state of another version is dropped; so is that of a function that is gone.
 //
-// Hard state is const to a function; NewFlow::commit() and FlowPacket::commit_variable() are the
-// only ways to write it. There is no clock, lock, allocation or I/O after make_soft(): time comes
-// in with the burst. nfs/step.h turns F into a step of a chain.
+// Hard state is const to a function; it is written by commit() and commit_variable(), and beside
+// the flows by KeyedState, alone. There is no clock, lock, allocation or I/O after make_soft():
+// time comes in with the burst. nfs/step.h turns F into a step of a chain.
 //
 // Thread rule: an F is shared by processes that do not change it; a Soft belongs to one worker.
 #pragma once
@@ -43,12 +53,15 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
 
+#include "nfs/flow_phase.h"
 #include "nfs/headers.h"
+#include "nfs/keyed_state.h"
 #include "nfs/packet.h"
 #include "state/flow_table.h"
 #include "state/result.h"
@@ -80,23 +93,47 @@ struct Decision {
   bool accepted() const { return refused == DropReason::kNone; }
 };
 
+// An endpoint's two names, as keys: the local half counts.
+struct EndpointMapping {
+  FlowKey inside;
+  FlowKey outside;
+};
+
 // A flow that is about to open, without its type: what the runtime hands to each step.
 struct OpeningFlow {
-  FlowKey inside_key;
+  FlowKey inside_key;  // from the outside of a chain that translates: as the translator sets it
   Side initiator;
   uint32_t bucket;
   FlowTable& table;
+  std::optional<EndpointMapping> mapping;  // that its endpoint has already
+  uint32_t now_s;
   alignas(64) std::array<uint8_t, kHardStateBytes> hard{};
+};
+
+// Where a function of a chain has its state.
+struct StatePlace {
+  size_t hard_offset = 0;  // in FlowRecord::hard
+  Be16 owner{};            // of its keyed state
 };
 
 template <typename F>
 class NewFlow {
  public:
-  NewFlow(OpeningFlow& flow, size_t hard_offset) : flow_(flow), hard_offset_(hard_offset) {}
+  NewFlow(OpeningFlow& flow, StatePlace place) : flow_(flow), place_(place) {}
 
   const FlowKey& inside_key() const { return flow_.inside_key; }
   Side initiator() const { return flow_.initiator; }
   uint32_t bucket() const { return flow_.bucket; }
+  uint32_t now_s() const { return flow_.now_s; }
+  KeyedState keyed() { return {flow_.table, flow_.bucket, place_.owner}; }
+  // Of the endpoint that the flow belongs to: a flow from the inside keeps its outside name, one
+  // from the outside belongs to its inside name.
+  const std::optional<EndpointMapping>& mapping() const { return flow_.mapping; }
+  // For a translator: whose flow from the outside this is.
+  void set_inside_endpoint(Be32 address, Be16 port) {
+    flow_.inside_key.src = address;
+    flow_.inside_key.src_port = port;
+  }
   // Keyed, so that nobody outside can choose where a flow's hash falls.
   uint64_t hash_inside_endpoint() const {
     const FlowKey& key = flow_.inside_key;
@@ -105,10 +142,11 @@ class NewFlow {
   uint64_t hash_inside_host() const {
     return hash_endpoint(flow_.inside_key.src, Be16{}, 0, flow_.table.hash_secret());
   }
-  // Is no flow of this bucket known by this key to the outside?
-  bool outside_key_free(const FlowKey& outside) const {
-    return flow_.table.find(flow_.bucket, outside, hash_key(outside, flow_.table.hash_secret())) ==
-           0;
+  // Has no endpoint of this bucket the outside name that this key has?
+  bool outside_endpoint_free(const FlowKey& outside) const {
+    const FlowKey endpoint = endpoint_key(outside);
+    return flow_.table.find_indexed(flow_.bucket, endpoint,
+                                    hash_key(endpoint, flow_.table.hash_secret())) == 0;
   }
   // External port blocks, leased to buckets: the bucket that holds one, or -1.
   int32_t lease_owner(uint32_t address_index, uint32_t block) const {
@@ -118,12 +156,39 @@ class NewFlow {
     return flow_.table.lease_acquire(address_index, block, flow_.bucket);
   }
   void commit(const typename F::Hard& hard) {
-    std::memcpy(flow_.hard.data() + hard_offset_, &hard, sizeof(hard));
+    std::memcpy(flow_.hard.data() + place_.hard_offset, &hard, sizeof(hard));
   }
 
  private:
   OpeningFlow& flow_;
-  size_t hard_offset_;
+  StatePlace place_;
+};
+
+// A flow that ends, without its type.
+struct FlowEnd {
+  FlowKey inside_key;
+  Side initiator;
+  FlowPhase phase;
+  uint32_t bucket;
+  FlowTable& table;
+};
+
+template <typename F>
+class EndingFlow {
+ public:
+  EndingFlow(const FlowEnd& flow, const typename F::Hard& hard, StatePlace place)
+      : flow_(flow), hard_(hard), place_(place) {}
+
+  const FlowKey& inside_key() const { return flow_.inside_key; }
+  Side initiator() const { return flow_.initiator; }
+  FlowPhase phase() const { return flow_.phase; }  // kOpening also if it was refused at last
+  const typename F::Hard& hard() const { return hard_; }
+  KeyedState keyed() { return {flow_.table, flow_.bucket, place_.owner}; }
+
+ private:
+  const FlowEnd& flow_;
+  const typename F::Hard& hard_;
+  StatePlace place_;
 };
 
 // Bytes from the start of the frame that functions may change: its headers, and those that it
@@ -166,8 +231,8 @@ struct BurstFrame {
 template <typename F>
 class FlowPacket {
  public:
-  FlowPacket(BurstFrame& frame, size_t index, size_t hard_offset)
-      : frame_(frame), index_(index), hard_offset_(hard_offset) {}
+  FlowPacket(BurstFrame& frame, size_t index, StatePlace place)
+      : frame_(frame), index_(index), place_(place) {}
 
   const PacketMeta& meta() const { return *frame_.packets[index_].meta; }
   const uint8_t* bytes() const { return frame_.packets[index_].frame; }
@@ -175,9 +240,17 @@ class FlowPacket {
   // A copy: it is a few bytes, and a reference into the pool would need an alignment of Hard's own.
   typename F::Hard hard() const {
     typename F::Hard hard;
-    std::memcpy(&hard, frame_.records[index_]->hard + hard_offset_, sizeof(hard));
+    std::memcpy(&hard, frame_.records[index_]->hard + place_.hard_offset, sizeof(hard));
     return hard;
   }
+  void commit(const typename F::Hard& hard) {
+    FlowRecord& staged = frame_.table.stage(frame_.flows[index_]);
+    std::memcpy(staged.hard + place_.hard_offset, &hard, sizeof(hard));
+    for (size_t i = 0; i < frame_.packets.size(); ++i) {
+      if (frame_.flows[i] == frame_.flows[index_]) frame_.records[i] = &staged;
+    }
+  }
+  KeyedState keyed() { return {frame_.table, meta().bucket, place_.owner}; }
   // F's variable state of the flow, as this burst sees it; empty: none yet, or it was damaged and
   // is lost. Valid until the next call for any packet.
   std::span<const std::byte> variable() const { return frame_.table.extent(frame_.flows[index_]); }
@@ -202,15 +275,15 @@ class FlowPacket {
  private:
   BurstFrame& frame_;
   size_t index_;
-  size_t hard_offset_;
+  StatePlace place_;
 };
 
 // The packets of a burst that entered by one side, in order, less those that were dropped.
 template <typename F>
 class Burst {
  public:
-  Burst(BurstFrame& frame, Side side, size_t hard_offset)
-      : frame_(frame), side_(side), hard_offset_(hard_offset) {}
+  Burst(BurstFrame& frame, Side side, StatePlace place)
+      : frame_(frame), side_(side), place_(place) {}
 
   Side side() const { return side_; }
   uint32_t now_s() const { return frame_.now_s; }
@@ -220,7 +293,7 @@ class Burst {
     for (size_t i = 0; i < frame_.packets.size(); ++i) {
       const PacketMeta& meta = *frame_.packets[i].meta;
       if (meta.side != side_ || meta.verdict == Verdict::kDrop) continue;
-      FlowPacket<F> packet(frame_, i, hard_offset_);
+      FlowPacket<F> packet(frame_, i, place_);
       visit(packet);
     }
   }
@@ -228,7 +301,7 @@ class Burst {
  private:
   BurstFrame& frame_;
   Side side_;
-  size_t hard_offset_;
+  StatePlace place_;
 };
 
 }  // namespace flowkeep

@@ -20,6 +20,10 @@ class AnyStep {
  public:
   virtual ~AnyStep() = default;
   virtual Decision open(OpeningFlow& flow) = 0;
+  virtual bool hears_ends() const = 0;
+  // Of a flow that open() has accepted. `hard`: all functions' hard state, where this chain keeps
+  // it.
+  virtual void close(const FlowEnd& flow, const uint8_t* hard) = 0;
   // Of a flow of another revision. `hard`: all functions' hard state, where this chain keeps it.
   virtual bool still_allowed(const FlowRecord& record, const uint8_t* hard) = 0;
   // Puts this function's state of a flow of another revision into `hard`. `from`: where that
@@ -37,12 +41,16 @@ class AnyFunction {
   virtual size_t hard_bytes() const = 0;
   virtual size_t variable_bytes() const = 0;  // at most; 0: none
   virtual uint32_t state_version() const = 0;
+  virtual uint32_t keyed_changes() const = 0;
+  virtual uint32_t process_changes() const = 0;
+  virtual std::optional<Timeouts> timeouts() const = 0;
   virtual bool translates() const = 0;
+  virtual bool maps_endpoints() const = 0;
   virtual std::span<const Be32> external_addresses() const = 0;
   // `hard`: this function's hard state. Only of functions that translate.
   virtual FlowKey outside_key(const FlowKey& inside, const uint8_t* hard) const = 0;
   // The function must outlive the step.
-  virtual std::unique_ptr<AnyStep> make_step(size_t hard_offset) const = 0;
+  virtual std::unique_ptr<AnyStep> make_step(StatePlace place) const = 0;
 };
 
 template <typename F>
@@ -54,6 +62,17 @@ template <typename F>
 concept Processes = requires(const F& function, Burst<F>& burst, typename F::Soft& soft) {
   function.process(burst, soft);
 };
+
+template <typename F>
+concept HearsEnds = requires(const F& function, EndingFlow<F>& flow, typename F::Soft& soft) {
+  function.close(flow, soft);
+};
+
+template <typename F>
+constexpr bool maps_endpoints_of() {
+  if constexpr (requires { F::kMapsEndpoints; }) return F::kMapsEndpoints;
+  return false;
+}
 
 template <typename F>
 constexpr uint32_t state_version_of() {
@@ -70,29 +89,39 @@ constexpr size_t variable_bytes_of() {
 template <typename F>
 class Step final : public AnyStep {
  public:
-  Step(const F& function, size_t hard_offset)
-      : function_(function), soft_(function.make_soft()), hard_offset_(hard_offset) {}
+  Step(const F& function, StatePlace place)
+      : function_(function), soft_(function.make_soft()), place_(place) {}
 
   Decision open(OpeningFlow& flow) override {
-    NewFlow<F> typed(flow, hard_offset_);
+    NewFlow<F> typed(flow, place_);
     return function_.open(typed, soft_);
   }
+  bool hears_ends() const override { return HearsEnds<F>; }
+  void close(const FlowEnd& flow, const uint8_t* hard) override {
+    if constexpr (HearsEnds<F>) {
+      // Which flows have opened with a function is known by their having its state.
+      static_assert(kHasHard);
+      const Hard of_flow = typed(hard + place_.hard_offset);
+      EndingFlow<F> ending(flow, of_flow, place_);
+      function_.close(ending, soft_);
+    }
+  }
   bool still_allowed(const FlowRecord& record, const uint8_t* hard) override {
-    return function_.still_allowed(record.inside_key, record.initiator, typed(hard + hard_offset_),
-                                   soft_);
+    return function_.still_allowed(record.inside_key, record.initiator,
+                                   typed(hard + place_.hard_offset), soft_);
   }
   bool carry_over(const FlowRecord& record, const FunctionLayout* from, uint8_t* hard) override {
     if constexpr (kHasHard) {
       const std::optional<Hard> carried = carried_over(record, from);
       if (!carried) return false;
-      std::memcpy(hard + hard_offset_, &*carried, sizeof(Hard));
+      std::memcpy(hard + place_.hard_offset, &*carried, sizeof(Hard));
     }
     return true;
   }
   bool has_process() const override { return Processes<F>; }
   void process(BurstFrame& frame, Side side) override {
     if constexpr (Processes<F>) {
-      Burst<F> burst(frame, side, hard_offset_);
+      Burst<F> burst(frame, side, place_);
       function_.process(burst, soft_);
     }
   }
@@ -126,7 +155,7 @@ class Step final : public AnyStep {
 
   const F& function_;
   typename F::Soft soft_;
-  size_t hard_offset_;
+  StatePlace place_;
 };
 
 template <typename F>
@@ -137,13 +166,31 @@ class Function final : public AnyFunction {
   explicit Function(F function) : function_(std::move(function)) {}
 
   std::string_view type() const override { return F::kType; }
-  Scope scope() const override { return F::kScope; }
+  Scope scope() const override {
+    if constexpr (requires { function_.scope(); })
+      return function_.scope();
+    else
+      return F::kScope;
+  }
   size_t hard_bytes() const override {
     return std::is_empty_v<typename F::Hard> ? 0 : sizeof(typename F::Hard);
   }
   size_t variable_bytes() const override { return variable_bytes_of<F>(); }
   uint32_t state_version() const override { return state_version_of<F>(); }
+  uint32_t keyed_changes() const override {
+    if constexpr (requires { function_.keyed_changes(); }) return function_.keyed_changes();
+    return 0;
+  }
+  uint32_t process_changes() const override {
+    if constexpr (requires { function_.process_changes(); }) return function_.process_changes();
+    return 0;
+  }
+  std::optional<Timeouts> timeouts() const override {
+    if constexpr (requires { function_.timeouts(); }) return function_.timeouts();
+    return std::nullopt;
+  }
   bool translates() const override { return Translates<F>; }
+  bool maps_endpoints() const override { return maps_endpoints_of<F>(); }
   std::span<const Be32> external_addresses() const override {
     if constexpr (Translates<F>) return function_.external_addresses();
     return {};
@@ -156,8 +203,8 @@ class Function final : public AnyFunction {
     }
     return inside.reversed();
   }
-  std::unique_ptr<AnyStep> make_step(size_t hard_offset) const override {
-    return std::make_unique<Step<F>>(function_, hard_offset);
+  std::unique_ptr<AnyStep> make_step(StatePlace place) const override {
+    return std::make_unique<Step<F>>(function_, place);
   }
 
  private:

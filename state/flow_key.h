@@ -33,6 +33,12 @@ constexpr Side opposite(Side side) {
   return side == Side::kInside ? Side::kOutside : Side::kInside;
 }
 
+enum class Family : uint8_t { kIpv4 = 0, kIpv6 = 6 };
+
+// Marks of keys that no packet has, for records that are found by them.
+inline constexpr uint8_t kEndpointMark = 1;  // an endpoint: the remote half is zero
+inline constexpr uint8_t kKeyedMark = 2;     // and above: state of a function beside the flows
+
 // 16 bytes, no padding, compared and hashed as two 64-bit words.
 // TCP, UDP: ports. ICMP echo: the identifier is in src_port and dst_port is 0 for packets from the
 // inside; from the outside the identifier is in dst_port and src_port is 0 (so that the reversed
@@ -44,17 +50,33 @@ struct FlowKey {
   Be16 dst_port;
   uint8_t protocol = 0;  // IANA protocol number
   Side side = Side::kInside;
-  uint16_t zero = 0;
+  uint8_t mark =
+      0;  // 0: of packets; otherwise of state that a function keeps under keys of its own
+  Family family = Family::kIpv4;
 
   // The key of the answering packet, which enters by the other port.
   constexpr FlowKey reversed() const {
-    return FlowKey{dst, src, dst_port, src_port, protocol, opposite(side), 0};
+    return FlowKey{dst, src, dst_port, src_port, protocol, opposite(side), mark, family};
   }
   friend bool operator==(const FlowKey& a, const FlowKey& b) {
     return std::memcmp(&a, &b, sizeof(FlowKey)) == 0;
   }
 };
 static_assert(sizeof(FlowKey) == 16);
+
+// The local endpoint of a flow: what its key says of the inside host, or of the external endpoint
+// that stands for it.
+constexpr FlowKey endpoint_key(FlowKey key) {
+  if (key.side == Side::kInside) {
+    key.dst = {};
+    key.dst_port = {};
+  } else {
+    key.src = {};
+    key.src_port = {};
+  }
+  key.mark = kEndpointMark;
+  return key;
+}
 
 // Secret of the keyed hash: drawn at random when a pool is formatted, kept in its superblock, so
 // that nobody outside can aim flows at one bucket or one index group.

@@ -59,7 +59,9 @@ class FlowTable {
   void prefetch_index(uint32_t bucket, uint64_t hash) const;
   // Prefetches the record that the index suggests; may be wrong, costs nothing if it is.
   void prefetch_record(uint32_t bucket, uint64_t hash) const;
-  // Sees what this burst has staged. 0 if there is no such flow.
+  // What the index has under this very key (state/index_keys.h), as this burst sees it. 0: nothing.
+  RecordId find_indexed(uint32_t bucket, const FlowKey& key, uint64_t hash) const;
+  // The flow with this key, also one that is found by its endpoint. 0 if there is no such flow.
   RecordId find(uint32_t bucket, const FlowKey& key, uint64_t hash) const;
 
   // The record as this burst sees it (staged copy if there is one).
@@ -76,9 +78,15 @@ class FlowTable {
     RecordId id;
   };
   Opened open(uint32_t bucket, const FlowKey& inside, const FlowKey& outside);
+  // The same for a flow whose endpoint has one name outside for all of its flows. kKeyExists: it
+  // has another one already, or this one is another endpoint's.
+  Opened open_mapped(uint32_t bucket, const FlowKey& inside, const FlowKey& outside);
+  // A record that is no flow. Both keys carry kKeyedMark or more; `second` may be null.
+  Opened open_keyed(uint32_t bucket, const FlowKey& key, const FlowKey* second = nullptr);
   // A staged copy to change; the first call copies the record's lines into the write set.
   FlowRecord& stage(RecordId id);
-  // Removes both index entries, puts the record on the free list and frees its extent.
+  // Removes its index entries, puts the record on the free list and frees its extent. The endpoint
+  // of a flow that was mapped stays known as long as it has another flow.
   void close(RecordId id);
   // Soft: stores last_seen_s in place (and in the staged copy, if any). No log, no flush.
   void touch(RecordId id, uint32_t now_s);
@@ -115,7 +123,8 @@ class FlowTable {
   void abandon();
 
   // ---- Expiry: looks at up to `records` records of the bucket, continuing where the last call for
-  // that bucket ended, and reports each live one to `visit(id, record)`; visit may close it.
+  // that bucket ended, and reports each one in use to `visit(id, record)`, flow or not; visit may
+  // close it.
   template <typename Visit>
   void sweep(uint32_t bucket, uint32_t records, Visit&& visit);
 
@@ -129,6 +138,8 @@ class FlowTable {
   Damage damage() const;
 
   uint32_t flows(uint32_t bucket) const;  // live flows of the bucket, staged changes included
+  uint32_t keyed(uint32_t bucket) const;  // records in use that are no flows
+  uint32_t buckets() const;               // of the chain
   HashSecret hash_secret() const;
 
  private:

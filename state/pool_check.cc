@@ -237,7 +237,7 @@ uint32_t port_block_of(const FlowRecord& flow) {
 }
 
 bool needs_lease(const FlowRecord& flow) {
-  return !(flow.outside_key == flow.inside_key.reversed()) &&
+  return flow.inside_key.mark < kKeyedMark && !(flow.outside_key == flow.inside_key.reversed()) &&
          port_block_of(flow) >= kFirstLeasedBlock;
 }
 

@@ -100,6 +100,11 @@ Decision Nat44::open(NewFlow<Nat44>& flow, Soft& soft) const {
     return Decision::refuse(DropReason::kNatUnsupportedProtocol);
   }
   if (flow.initiator() == Side::kOutside) return Decision::refuse(DropReason::kNatNoMapping);
+  if (flow.mapping()) {
+    const FlowKey& outside = flow.mapping()->outside;
+    flow.commit(Hard{{outside.dst, outside.dst_port, {}}});
+    return Decision::accept();
+  }
   const auto count = static_cast<uint32_t>(addresses_.size());
   const auto paired = static_cast<uint32_t>(flow.hash_inside_host() % count);
   const uint64_t hash = flow.hash_inside_endpoint();
@@ -141,7 +146,8 @@ Be16 Nat44::port_in_block(const NewFlow<Nat44>& flow, uint32_t address, uint16_t
   for (uint32_t probe = 0; probe < probes; ++probe) {
     const uint32_t offset = probe_offset(hash, flow.inside_key().src_port, probe);
     const Be16 port = Be16::from_host(static_cast<uint16_t>(block * kBlockPorts + offset));
-    if (flow.outside_key_free(outside_key(flow.inside_key(), {{addresses_[address], port, {}}}))) {
+    if (flow.outside_endpoint_free(
+            outside_key(flow.inside_key(), {{addresses_[address], port, {}}}))) {
       return port;
     }
   }

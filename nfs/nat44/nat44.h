@@ -29,6 +29,7 @@ class Nat44 {
   using Config = nfs::Nat44Config;
   static constexpr std::string_view kType = "nat44";
   static constexpr Scope kScope = Scope::kEndpoint;
+  static constexpr bool kMapsEndpoints = true;
   struct Hard {
     Endpoint external;  // losing it breaks open connections
   };
