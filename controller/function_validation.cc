@@ -3,6 +3,7 @@
 #include <google/protobuf/util/json_util.h>
 
 #include "nfs/chain.h"
+#include "nfs/timeouts_message.h"
 
 namespace flowkeep {
 
@@ -10,6 +11,7 @@ Result<void> validate_functions(const StoredChain& chain) {
   ChainSpec spec;
   spec.name = chain.name;
   spec.revision = chain.revision;
+  spec.timeouts = timeouts_of(chain.spec.timeouts());
   for (const v1::Function& function : chain.spec.functions()) {
     FunctionSpec added;
     added.type = function.type();

@@ -95,6 +95,8 @@ Result<void> NodeLink::apply(const StoredChain& chain, Milliseconds deadline) {
   revision.set_outside(chain.spec.outside());
   revision.set_workers(chain.spec.workers());
   revision.set_buckets(chain.spec.buckets());
+  if (chain.spec.has_timeouts())
+    *revision.mutable_timeouts() = same_fields<node_api::Timeouts>(chain.spec.timeouts());
   for (const v1::Function& function : chain.spec.functions()) {
     node_api::Function& added = *revision.add_functions();
     added.set_type(function.type());
@@ -139,6 +141,15 @@ Result<std::vector<NodeEvent>> NodeLink::events(uint64_t after, uint32_t limit,
     events.push_back(std::move(event));
   }
   return events;
+}
+
+Result<v1::FunctionReport> NodeLink::functions(const v1::FunctionReportRequest& request,
+                                               Milliseconds deadline) {
+  const auto report =
+      connection_->call(&node_api::NodeAgent::Stub::ReportFunctions,
+                        same_fields<node_api::FunctionReportRequest>(request), deadline);
+  if (!report) return report.error();
+  return same_fields<v1::FunctionReport>(*report);
 }
 
 Result<v1::ListFlowsResponse> NodeLink::flows(const v1::ListFlowsRequest& request,

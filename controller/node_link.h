@@ -31,6 +31,8 @@ class NodeLink {
   Result<void> remove(const std::string& chain, Milliseconds deadline);
   Result<v1::NodeStatus> status(Milliseconds deadline);
   Result<std::vector<NodeEvent>> events(uint64_t after, uint32_t limit, Milliseconds deadline);
+  Result<v1::FunctionReport> functions(const v1::FunctionReportRequest& request,
+                                       Milliseconds deadline);
   Result<v1::ListFlowsResponse> flows(const v1::ListFlowsRequest& request, Milliseconds deadline);
   // Told of the progress; false ends the drill, whose report is then about what was done.
   using OnDrillProgress = std::function<bool(const v1::DrillProgress&)>;

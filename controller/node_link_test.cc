@@ -28,6 +28,10 @@ void expect_same_fields(const Descriptor& ours, const Descriptor& theirs) {
 
 TEST(NodeLink, MessagesSharedWithTheNodeApiHaveItsFields) {
   expect_same_fields(*v1::NodeStatus::descriptor(), *node::v1::NodeStatus::descriptor());
+  expect_same_fields(*v1::FunctionReportRequest::descriptor(),
+                     *node::v1::FunctionReportRequest::descriptor());
+  expect_same_fields(*v1::Timeouts::descriptor(), *node::v1::Timeouts::descriptor());
+  expect_same_fields(*v1::FunctionReport::descriptor(), *node::v1::FunctionReport::descriptor());
   expect_same_fields(*v1::ListFlowsRequest::descriptor(),
                      *node::v1::ListFlowsRequest::descriptor());
   expect_same_fields(*v1::ListFlowsResponse::descriptor(),

@@ -361,6 +361,19 @@ class StatisticsService final : public v1::Statistics::Service {
     return Status::OK;
   }
 
+  Status ReportFunctions(ServerContext*, const v1::FunctionReportRequest* request,
+                         v1::FunctionReport* response) override {
+    const auto chain = chain_or_only(parts_.deployer, request->chain());
+    if (!chain) return status_of(chain);
+    const auto node = live_node(parts_.fleet, chain->spec().node());
+    if (!node) return status_of(node);
+    v1::FunctionReportRequest asked = *request;
+    asked.set_chain(chain->name());
+    auto report = node->link->functions(asked, kFlowsDeadline);
+    if (report) *response = std::move(*report);
+    return status_of(report);
+  }
+
  private:
   // Leaves only what belongs to the chain. False: the node does not have it.
   static bool narrow(v1::NodeStatus& node, const std::string& chain) {
@@ -614,7 +627,8 @@ Result<std::unique_ptr<ApiServer>> ApiServer::start(const ApiParts& parts,
   auto running = std::make_unique<Running>(parts);
   grpc::ServerBuilder builder;
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT,
-                             0);  // a second controller must fail, not share the port
+                             0);               // a second controller must fail, not share the port
+  builder.SetMaxReceiveMessageSize(64 << 20);  // a chain with 10,000 rules
   builder.AddListeningPort(listen, grpc::InsecureServerCredentials(), &running->port);
   const std::initializer_list<grpc::Service*> services = {
       &running->chains, &running->nodes,  &running->workers, &running->statistics,

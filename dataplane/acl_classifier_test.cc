@@ -12,35 +12,61 @@ namespace flowkeep {
 namespace {
 
 // Few distinct values, so that rules overlap and tuples hit them.
-Be32 random_address(std::mt19937& random) {
-  return Be32::from_host(0x0a000000U | (random() & 0x00030303U));
+AddressBytes random_address(std::mt19937& random, AddressFamily family) {
+  AddressBytes address = address_bytes(Be32::from_host(0x20010000U | (random() & 0x00030303U)));
+  if (family == AddressFamily::kIpv6) {
+    address[7] = static_cast<uint8_t>(random() & 3);
+    address[15] = static_cast<uint8_t>(random() & 3);
+  }
+  return address;
+}
+
+AddressFamily random_family(std::mt19937& random) {
+  return random() % 2 == 0 ? AddressFamily::kIpv4 : AddressFamily::kIpv6;
+}
+
+void mask(AddressBytes& address, uint8_t bits) {
+  for (size_t bit = bits; bit < 128; ++bit)
+    address[bit / 8] = static_cast<uint8_t>(address[bit / 8] & ~(0x80 >> bit % 8));
 }
 
 ClassifierRule random_rule(std::mt19937& random, uint32_t index) {
   ClassifierRule rule;
-  rule.src = random_address(random);
-  rule.dst = random_address(random);
-  rule.src_bits = static_cast<uint8_t>(random() % 33);
-  rule.dst_bits = static_cast<uint8_t>(random() % 33);
-  rule.protocol = std::array<uint8_t, 4>{0, 1, 6, 17}[random() % 4];
+  rule.family = random_family(random);
+  rule.src = random_address(random, rule.family);
+  rule.dst = random_address(random, rule.family);
+  const uint32_t most = rule.family == AddressFamily::kIpv4 ? 33 : 129;
+  rule.src_bits = static_cast<uint8_t>(random() % most);
+  rule.dst_bits = static_cast<uint8_t>(random() % most);
+  mask(rule.src, rule.src_bits);
+  mask(rule.dst, rule.dst_bits);
+  rule.any_protocol = random() % 4 == 0;
+  rule.protocol =
+      rule.any_protocol ? uint8_t{0} : std::array<uint8_t, 4>{0, 1, 6, 17}[random() % 4];
   rule.direction = static_cast<RuleDirection>(random() % 3);
   if (random() % 2 == 0) {
     rule.dst_port_first = static_cast<uint16_t>(random() % 1024);
     rule.dst_port_last = static_cast<uint16_t>(rule.dst_port_first + random() % 512);
   }
+  if (random() % 4 == 0) {
+    rule.tcp_flags_mask = static_cast<uint8_t>(random());
+    rule.tcp_flags = static_cast<uint8_t>(rule.tcp_flags_mask & random());
+  }
   rule.rule = index;
   return rule;
 }
 
-FlowKey random_tuple(std::mt19937& random) {
-  FlowKey key;
-  key.src = random_address(random);
-  key.dst = random_address(random);
-  key.src_port = Be16::from_host(static_cast<uint16_t>(random() % 65536));
-  key.dst_port = Be16::from_host(static_cast<uint16_t>(random() % 1600));
-  key.protocol = std::array<uint8_t, 3>{1, 6, 17}[random() % 3];
-  key.side = random() % 2 == 0 ? Side::kInside : Side::kOutside;
-  return key;
+HeaderTuple random_tuple(std::mt19937& random) {
+  HeaderTuple tuple;
+  tuple.family = random_family(random);
+  tuple.src = random_address(random, tuple.family);
+  tuple.dst = random_address(random, tuple.family);
+  tuple.src_port = static_cast<uint16_t>(random() % 65536);
+  tuple.dst_port = static_cast<uint16_t>(random() % 1600);
+  tuple.protocol = std::array<uint8_t, 4>{0, 1, 6, 17}[random() % 4];
+  tuple.tcp_flags = static_cast<uint8_t>(random());
+  tuple.side = random() % 2 == 0 ? Side::kInside : Side::kOutside;
+  return tuple;
 }
 
 TEST(AclClassifier, AgreesWithTheLinearSearch) {
@@ -54,7 +80,7 @@ TEST(AclClassifier, AgreesWithTheLinearSearch) {
     LinearClassifier linear;
     ASSERT_TRUE(acl.build(rules).ok());
     ASSERT_TRUE(linear.build(rules).ok());
-    std::vector<FlowKey> tuples;
+    std::vector<HeaderTuple> tuples;
     for (int i = 0; i < 20'000; ++i) tuples.push_back(random_tuple(random));
     std::vector<uint32_t> found(tuples.size()), expected(tuples.size());
     acl.classify(tuples, found);
@@ -66,7 +92,7 @@ TEST(AclClassifier, AgreesWithTheLinearSearch) {
 TEST(AclClassifier, WithoutRulesNothingMatches) {
   AclClassifier acl;
   ASSERT_TRUE(acl.build({}).ok());
-  const FlowKey key{};
+  const HeaderTuple key{};
   uint32_t found = 0;
   acl.classify({&key, 1}, {&found, 1});
   EXPECT_EQ(found, kNoRule);

@@ -20,6 +20,7 @@
 #include "dataplane/agent_status.h"
 #include "dataplane/chain_revision.h"
 #include "dataplane/drill/drills.h"
+#include "dataplane/function_report.h"
 #include "dataplane/supervisor.pb.h"
 #include "flowkeep/v1/flowkeep.grpc.pb.h"
 #include "state/emulated_medium.h"
@@ -111,6 +112,7 @@ class NodeAgentService final : public node::v1::NodeAgent::Service {
       : config_(config),
         arena_(arena),
         pool_(pool),
+        counter_names_(config.state_dir),
         supervisor_(supervisor_socket),
         drills_(config, arena, pool, [this](uint32_t process, pid_t pid, BurstStep step) {
           return hang(process, pid, step);
@@ -141,6 +143,14 @@ class NodeAgentService final : public node::v1::NodeAgent::Service {
   grpc::Status GetStatus(grpc::ServerContext*, const node::v1::GetStatusRequest*,
                          node::v1::NodeStatus* response) override {
     *response = node_status(config_, arena_, pool_);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status ReportFunctions(grpc::ServerContext*, const node::v1::FunctionReportRequest* request,
+                               node::v1::FunctionReport* response) override {
+    Result<node::v1::FunctionReport> report = function_report(arena_, counter_names_, *request);
+    if (!report) return to_status(report.error());
+    *response = std::move(*report);
     return grpc::Status::OK;
   }
 
@@ -212,6 +222,7 @@ class NodeAgentService final : public node::v1::NodeAgent::Service {
   const NodeConfig& config_;
   const Arena& arena_;
   const Pool& pool_;
+  CounterNames counter_names_;
   SupervisorLink supervisor_;
   Drills drills_;
 };

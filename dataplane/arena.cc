@@ -146,6 +146,7 @@ void Arena::reset_slot(size_t slot) const {
   control.process.store(-1);
   control.committed.store(0);
   control.undo.count = 0;
+  control.events.reset();
   control.sweeping.store(0);
   control.burst_limit.store(kBurst);
   control.first_burst_tsc.store(0);

@@ -19,8 +19,11 @@
 #include <string_view>
 
 #include "dataplane/burst_step.h"
+#include "dataplane/chain_counters.h"
+#include "dataplane/event_ring.h"
 #include "dataplane/shared_text.h"
 #include "dataplane/takeover_log.h"
+#include "nfs/forward.h"
 #include "nfs/packet.h"
 #include "state/flow_table.h"
 #include "state/pool.h"
@@ -103,6 +106,8 @@ struct alignas(64) WorkerSlot {
   alignas(64) Doorbell doorbell;
   // Packets' first bytes before the running burst changed them.
   alignas(64) UndoLog undo;
+  // What functions tell the users: worker, read by the agent.
+  EventRing events;
 };
 
 // A chain as the switch sees it. Written by the supervisor while inactive, then counters by the
@@ -124,6 +129,8 @@ struct alignas(64) ChainBlock {
   uint32_t external_count =
       0;  // translated chains: packets from the outside are steered by port lease
   Be32 external[kMaxExternalAddresses] = {};
+  std::atomic<uint32_t> forward_count{0};  // 0 while they change
+  Forward forwards[kMostForwards] = {};
   std::atomic<uint32_t> slot_count{0};
   std::atomic<uint32_t> worker_deaths{0};
   std::atomic<uint32_t> failovers{0};
@@ -207,6 +214,7 @@ struct ArenaHeader {
   SwitchBlock switch_block;
   PortBlock ports[kMaxPorts];
   ChainBlock chains[kMaxChains];
+  ChainCounters counters[kMaxChains];
   WorkerProcess processes[kMaxProcesses];
   WorkerSlot slots[kMaxWorkerSlots];
   EventEntry events[kEvents];

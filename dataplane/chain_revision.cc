@@ -11,6 +11,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "nfs/timeouts_message.h"
+
 namespace flowkeep {
 namespace {
 
@@ -83,6 +85,7 @@ Result<ChainSpec> chain_spec(const node::v1::ChainRevision& revision) {
   ChainSpec spec;
   spec.name = revision.chain();
   spec.revision = revision.revision();
+  spec.timeouts = timeouts_of(revision.timeouts());
   for (const node::v1::Function& function : revision.functions()) {
     std::string json;
     const auto status = google::protobuf::util::MessageToJsonString(function.config(), &json);

@@ -109,6 +109,7 @@ size_t Worker::burst() {
   }
   const uint64_t opened_before = runtime_.counters().opened;
   const size_t done = runtime_.run({packets, count}, arena_.now_s(), slot_->undo);
+  stage_events();
   reached(BurstStep::kRun);
 
   rte_ring_zc_data out{};
@@ -120,6 +121,7 @@ size_t Worker::burst() {
   const BurstPositions after{inbox_->cons.tail + processed, outbox_->prod.tail + processed};
   const auto publish = [&] {
     rte_ring_enqueue_zc_finish(outbox_, processed);
+    slot_->events.publish();
     reached(BurstStep::kPublished);
   };
   end_burst([&] { commit(after); }, publish, [&] { apply_and_release(processed); });
@@ -136,6 +138,11 @@ size_t Worker::burst() {
   bump(slot_->opened_flows, runtime_.counters().opened - opened_before);
   if (slot_->bursts.load(std::memory_order_relaxed) % kSweepEveryBursts == 0) sweep(kSweepBuckets);
   return done;
+}
+
+void Worker::stage_events() {
+  slot_->events.stage(runtime_.events(), process_.revision.load(std::memory_order_relaxed));
+  runtime_.forget_events();
 }
 
 void Worker::commit(BurstPositions after) {
@@ -172,10 +179,12 @@ void Worker::sweep(uint32_t buckets) {
     --buckets;
   }
   if (table_.dirty()) {
+    stage_events();
     look_whether_to_stop();
     last_sequence_ = table_.commit(unpack(slot_->committed.load(std::memory_order_relaxed)));
     bump(slot_->commits);
     reached(BurstStep::kSweepCommitted);
+    slot_->events.publish();
     table_.apply();
     reached(BurstStep::kSweepApplied);
     slot_->done_sequence.store(last_sequence_, std::memory_order_release);
@@ -246,6 +255,7 @@ SlotRecovery recover_slot(const Arena& arena, Pool& pool, size_t slot_number) {
   if (newest.valid && newest.sequence > slot.done_sequence.load()) {
     log.apply_newest();
     slot.committed.store(pack(newest.after));
+    slot.events.publish();
     slot.done_sequence.store(newest.sequence);
     report.redo_applied = true;
   }
@@ -255,12 +265,14 @@ SlotRecovery recover_slot(const Arena& arena, Pool& pool, size_t slot_number) {
   const BurstPositions committed = unpack(slot.committed.load());
   if (committed.inbox != released.inbox) {
     report.burst_completed = true;
+    slot.events.publish();
     report.open_begin = report.open_end = committed.inbox;
   } else {
     report.open_begin = released.inbox;
     report.open_end = inbox->cons.head;
     report.burst_undone = slot.undo.count > 0;
     restore(slot.undo);
+    slot.events.discard();
   }
   std::atomic_ref<uint32_t>(slot.undo.count).store(0, std::memory_order_release);
   slot.sweeping.store(0);

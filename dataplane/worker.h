@@ -10,8 +10,8 @@
 //   3. stage the packets in the outbox, unpublished
 //   4. commit: a redo record with the write set and the positions (if hard state changed), then
 //      `committed` = the positions after this burst; whichever comes first is the commit point
-//   5. publish the outbox, apply the write set to the home records, forget the undo log, release
-//   the inbox
+//   5. publish the outbox and the events, apply the write set to the home records, forget the undo
+//   log, release the inbox
 //
 // A worker that has just taken over begins with a burst of one packet and quadruples from there:
 // each flow that it meets first is a page or two that its process has never touched, and the first
@@ -52,6 +52,7 @@ class Worker {
  private:
   void adopt(size_t slot);
   size_t burst();
+  void stage_events();
   void commit(BurstPositions after);
   void apply_and_release(uint32_t packets);
   void sweep(uint32_t buckets);

@@ -100,6 +100,8 @@ class WorkerDeath : public WorkerTest {
         feed_outgoing(kKnownFlows + n / 5);
       } else if (hard_state_changes && n % 31 == 0) {
         feed_forbidden();
+      } else if (n % 23 == 7) {
+        feed_rejected();
       } else if (n % 3 == 0) {
         feed_answer(n % kKnownFlows);
       } else {

@@ -37,7 +37,9 @@ inline constexpr char kExternal[] = "203.0.113.10";
 inline const ChainSpec kFirewallAndNat = {
     "test",
     1,
-    {{"firewall", R"({"rules":[{"name":"udp","action":"accept","protocol":"udp"}]})"},
+    {{"firewall", R"({"rules":[{"name":"udp","action":"accept","protocol":"udp"},
+                               {"name":"telnet","action":"reject","protocol":"tcp",
+                                "destination_ports":["23"],"log":true}]})"},
      {"nat44", R"({"external_addresses":["203.0.113.10"]})"}}};
 
 struct ArenaPacket {
@@ -108,6 +110,8 @@ class WorkerTest : public testing::Test {
     header.chains[0].buckets = kBuckets;
     for (Steering& steering : header.chains[0].steering) steering.slot.store(kSlot);
     arena_->reset_slot(kSlot);
+    first_event_ = slot().events.end();
+    rejected_ = 0;
     slot().done_sequence.store(0);
     slot().process.store(0);
     WorkerProcess& process = header.processes[0];
@@ -180,6 +184,14 @@ class WorkerTest : public testing::Test {
     feed(frame, Side::kInside, 0, 0, Verdict::kDrop);
   }
 
+  // Its sender is told; an event tells the users.
+  void feed_rejected() {
+    const Bytes frame =
+        PacketBuilder::tcp("10.9.9.9", 4000, kRemote, 23, kTcpSyn).payload(kNumberedBytes).build();
+    feed(frame, Side::kInside, 0, 0, Verdict::kReply);
+    ++rejected_;
+  }
+
   // Takes what the worker has published. There is one slot, so packets must come in the order in
   // which they were fed, whatever their flow: none missing, none twice.
   size_t drain() {
@@ -195,10 +207,25 @@ class WorkerTest : public testing::Test {
     }
     return taken;
   }
+  // Of a SYN with kNumberedBytes (RFC 9293 section 3.10.7.1): no sequence number, what came is
+  // acknowledged. The frame's length is the switch's to change.
+  static void check_reset(const ArenaPacket& packet, const Bytes& before) {
+    EXPECT_EQ(packet.meta.reason, DropReason::kFirewallRejected);
+    EXPECT_EQ(packet.mbuf.data_len, before.size());
+    const Bytes reset(packet.frame, packet.frame + packet.meta.reply_length);
+    ASSERT_EQ(reset.size(), sizeof(EthernetHeader) + sizeof(Ipv4Header) + sizeof(TcpHeader));
+    EXPECT_EQ(checksum_faults(reset), "");
+    const auto& tcp = checked_header<TcpHeader>(reset.data(), 34);
+    EXPECT_EQ(tcp.src_port.get().host(), 23);
+    EXPECT_EQ(tcp.flags, kTcpRst | kTcpAck);
+    const auto& syn = checked_header<TcpHeader>(before.data(), 34);
+    EXPECT_EQ(tcp.acknowledgement.get().host(), syn.sequence.get().host() + 1 + kNumberedBytes);
+  }
   void check(const Expected& expected) {
     const ArenaPacket& packet = *expected.packet;
     const Bytes frame(packet.frame, packet.frame + packet.mbuf.data_len);
     EXPECT_EQ(packet.meta.verdict, expected.verdict) << drop_reason_name(packet.meta.reason);
+    if (expected.verdict == Verdict::kReply) return check_reset(packet, expected.before);
     EXPECT_EQ(checksum_faults(frame), "");
     if (expected.verdict == Verdict::kDrop) {
       EXPECT_EQ(frame, expected.before);
@@ -272,6 +299,18 @@ class WorkerTest : public testing::Test {
     EXPECT_EQ(pool_->count_flows(0), flows_.size());
     EXPECT_EQ(page_leak(*pool_), "");
     EXPECT_EQ(free_.size(), kPackets);
+    expect_an_event_of_each_rejection();
+  }
+  void expect_an_event_of_each_rejection() {
+    const EventRing& events = slot().events;
+    EXPECT_EQ(events.end() - first_event_, rejected_);
+    EXPECT_EQ(events.lost(), 0U);
+    for (uint64_t at = std::max(events.begin(), first_event_); at < events.end(); ++at) {
+      const auto event = events.read(at);
+      ASSERT_TRUE(event);
+      EXPECT_EQ(event->key.dst_port.host(), 23);
+      EXPECT_EQ(chain_->counter_names().at(event->counter), "firewall.telnet");
+    }
   }
   void feed_mixture(std::mt19937_64& random, uint32_t packets) {
     for (uint32_t i = 0; i < packets; ++i) {
@@ -279,6 +318,8 @@ class WorkerTest : public testing::Test {
       const auto some = static_cast<uint32_t>(flows_.empty() ? 0 : random() % flows_.size());
       if (dice == 0) {
         feed_forbidden();
+      } else if (dice == 15) {
+        feed_rejected();
       } else if (dice <= 2 && flows_.size() < 20'000) {
         feed_outgoing(static_cast<uint32_t>(flows_.size()));
       } else if (dice <= 8 && !flows_.empty() && flows_[some].external_port != 0) {
@@ -297,6 +338,8 @@ class WorkerTest : public testing::Test {
   std::deque<Expected> in_flight_;
   std::deque<TestFlow> flows_;
   std::set<uint16_t> external_ports_;
+  uint64_t rejected_ = 0;
+  uint64_t first_event_ = 0;
 };
 
 }  // namespace flowkeep

@@ -9,6 +9,8 @@
 namespace flowkeep {
 namespace {
 
+constexpr uint32_t kMostTimeoutSeconds = 30 * 24 * 3600;
+
 std::string function_field(size_t index) {
   return "spec.functions[" + std::to_string(index) + "]";
 }
@@ -68,13 +70,43 @@ void count_instances(std::span<Chain::Element> elements) {
   }
 }
 
-Timeouts longest_timeouts(std::span<const Chain::Element> elements) {
-  std::optional<Timeouts> longest;
-  for (const Chain::Element& element : elements) {
-    const std::optional<Timeouts> wanted = element.function->timeouts();
-    if (wanted) longest = longest ? longest->longest_of(*wanted) : *wanted;
+// A translation that is forgotten too early breaks what RFC 5382 REQ-5, RFC 4787 REQ-5 and RFC 5508
+// REQ-2 promise; every flow needs some time.
+Result<void> check_timeouts(const Timeouts& timeouts, std::span<const Chain::Element> elements) {
+  struct Limit {
+    const char* name;
+    uint32_t value_s;
+    uint32_t least_translated_s;
+  };
+  const bool translated = std::ranges::any_of(
+      elements, [](const Chain::Element& element) { return element.function->translates(); });
+  for (const Limit& limit :
+       {Limit{"tcp_opening_s", timeouts.tcp_opening_s, 240},
+        Limit{"tcp_established_s", timeouts.tcp_established_s, 7440},
+        Limit{"tcp_closing_s", timeouts.tcp_closing_s, 240},
+        Limit{"tcp_closed_s", timeouts.tcp_closed_s, 240},
+        Limit{"udp_opening_s", timeouts.udp_opening_s, 120}, Limit{"udp_s", timeouts.udp_s, 120},
+        Limit{"icmp_s", timeouts.icmp_s, 60}, Limit{"other_s", timeouts.other_s, 1}}) {
+    const uint32_t least = translated ? limit.least_translated_s : 1;
+    if (limit.value_s >= least && limit.value_s <= kMostTimeoutSeconds) continue;
+    return invalid(std::string("spec.timeouts.") + limit.name,
+                   std::to_string(limit.value_s) + " is not accepted; " +
+                       (translated ? "a chain that translates needs " : "accepted: ") +
+                       std::to_string(least) + " to " + std::to_string(kMostTimeoutSeconds));
   }
-  return longest.value_or(Timeouts{});
+  return {};
+}
+
+Result<void> place_counters(std::span<Chain::Element> elements) {
+  size_t next = 0;
+  for (size_t i = 0; i < elements.size(); ++i) {
+    elements[i].counters = static_cast<uint16_t>(next);
+    next += elements[i].function->counter_names().size();
+    if (next <= kMaxChainCounters) continue;
+    return invalid(function_field(i), "has more counters than a chain holds; accepted: " +
+                                          std::to_string(kMaxChainCounters) + " in all");
+  }
+  return {};
 }
 
 FunctionLayout layout_of(const Chain::Element& element) {
@@ -113,12 +145,15 @@ Result<std::unique_ptr<Chain>> Chain::build(const ChainSpec& spec, const Functio
     auto function = build_function(spec.functions[i], function_field(i), context);
     if (!function.ok()) return function.error();
     sizes.push_back((*function)->hard_bytes());
-    elements.push_back({std::move(*function), 0, 0});
+    elements.push_back({std::move(*function), 0, 0, 0});
   }
   if (const auto checked = check_translators(elements); !checked.ok()) return checked.error();
   if (const auto checked = check_variable_state(elements); !checked.ok()) return checked.error();
   count_instances(elements);
   if (const auto checked = check_state_owners(elements); !checked.ok()) return checked.error();
+  if (const auto checked = check_timeouts(spec.timeouts, elements); !checked.ok())
+    return checked.error();
+  if (const auto placed = place_counters(elements); !placed.ok()) return placed.error();
   const auto offsets = layout_hard_state(sizes);
   if (!offsets) {
     return invalid("spec.functions",
@@ -132,8 +167,8 @@ Result<std::unique_ptr<Chain>> Chain::build(const ChainSpec& spec, const Functio
 Chain::Chain(const ChainSpec& spec, std::vector<Element> elements)
     : name_(spec.name),
       revision_(spec.revision),
-      elements_(std::move(elements)),
-      timeouts_(longest_timeouts(elements_)) {
+      timeouts_(spec.timeouts),
+      elements_(std::move(elements)) {
   for (const Element& element : elements_) {
     if (element.function->translates()) translator_ = &element;
     variable_bytes_ = std::max(variable_bytes_, element.function->variable_bytes());
@@ -149,8 +184,9 @@ Chain::Chain(const ChainSpec& spec, std::vector<Element> elements)
   }
 }
 
-StatePlace Chain::Element::place() const {
-  return {hard_offset, state_owner(function->type(), instance, function->state_version())};
+Placement Chain::Element::place() const {
+  return {hard_offset, counters,
+          state_owner(function->type(), instance, function->state_version())};
 }
 
 const FunctionLayout* Chain::find_state(const StateLayout& layout, size_t index) const {
@@ -161,9 +197,24 @@ const FunctionLayout* Chain::find_state(const StateLayout& layout, size_t index)
   return nullptr;
 }
 
+std::vector<std::string> Chain::counter_names() const {
+  std::vector<std::string> names;
+  for (const Element& element : elements_) {
+    std::string prefix(element.function->type());
+    if (element.instance > 0) prefix += std::to_string(element.instance + 1);
+    for (const std::string& name : element.function->counter_names())
+      names.push_back(prefix + '.' + name);
+  }
+  return names;
+}
+
 std::span<const Be32> Chain::external_addresses() const {
   return translator_ == nullptr ? std::span<const Be32>{}
                                 : translator_->function->external_addresses();
+}
+
+std::span<const Forward> Chain::forwards() const {
+  return translator_ == nullptr ? std::span<const Forward>{} : translator_->function->forwards();
 }
 
 FlowKey Chain::outside_key(const FlowKey& inside, const uint8_t* hard) const {

@@ -13,15 +13,19 @@
 #include <string>
 #include <vector>
 
+#include "nfs/flow_phase.h"
 #include "nfs/registry.h"
 #include "state/state_layout.h"
 
 namespace flowkeep {
 
+inline constexpr size_t kMaxChainCounters = 16'384;
+
 struct ChainSpec {
   std::string name;
   uint32_t revision = 0;
   std::vector<FunctionSpec> functions;  // in order from the inside to the outside
+  Timeouts timeouts = {};
 };
 
 // Offset in FlowRecord::hard of each function's hard state, given their sizes; aligned to 8 bytes.
@@ -33,8 +37,9 @@ class Chain {
   struct Element {
     std::unique_ptr<AnyFunction> function;
     size_t hard_offset = 0;
-    uint8_t instance = 0;  // how many functions of the same type come before it
-    StatePlace place() const;
+    uint16_t counters = 0;  // number of its first counter
+    uint8_t instance = 0;   // how many functions of the same type come before it
+    Placement place() const;
   };
 
   // Errors name the field: "spec.functions[1].config.rules[2].source[0]". context.field is not
@@ -45,6 +50,7 @@ class Chain {
   const std::string& name() const { return name_; }
   uint32_t revision() const { return revision_; }
   std::span<const Element> elements() const { return elements_; }
+  const Timeouts& timeouts() const { return timeouts_; }
   // Where the functions keep their hard state; tells workers of other revisions.
   const StateLayout& state_layout() const { return state_layout_; }
   // Entry of a layout, this chain's or another revision's, for element `index` of this chain; null:
@@ -52,6 +58,8 @@ class Chain {
   const FunctionLayout* find_state(const StateLayout& layout, size_t index) const;
   // The most that a function of the chain keeps beside the record; 0: none does.
   size_t variable_bytes() const { return variable_bytes_; }
+  // Names of all functions' counters, of which a packet's counts are the numbers: "firewall.web".
+  std::vector<std::string> counter_names() const;
   // The coarsest scope of the functions that is not kChain.
   Scope steering_scope() const { return scope_; }
   // Do an endpoint's flows share one name outside? Then they are opened and found by it.
@@ -60,11 +68,11 @@ class Chain {
   // changes for a packet.
   uint32_t keyed_changes() const { return keyed_changes_; }
   uint32_t process_changes() const { return process_changes_; }
-  // How long a flow may be idle: the longest that a function asks for.
-  const Timeouts& timeouts() const { return timeouts_; }
   // Addresses that the outside sees instead of the inside hosts'. Empty: the chain does not
   // translate. The index into this list is the address index of port leases.
   std::span<const Be32> external_addresses() const;
+  // External endpoints that belong to an inside endpoint by configuration.
+  std::span<const Forward> forwards() const;
   // Key by which packets from the outside find the flow. `hard`: FlowRecord::hard.
   FlowKey outside_key(const FlowKey& inside, const uint8_t* hard) const;
 
@@ -73,6 +81,7 @@ class Chain {
 
   std::string name_;
   uint32_t revision_;
+  Timeouts timeouts_;
   std::vector<Element> elements_;
   const Element* translator_ = nullptr;  // at most one
   Scope scope_ = Scope::kFlow;
@@ -81,7 +90,6 @@ class Chain {
   bool maps_endpoints_ = false;
   uint32_t keyed_changes_ = 0;
   uint32_t process_changes_ = 0;
-  Timeouts timeouts_;
 };
 
 // Would build() accept this chain? With a linear classifier, for whoever has no packets to

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -28,7 +29,7 @@ struct Arrival {
 };
 struct Departure {
   DropReason reason = DropReason::kNone;  // kNone: forwarded
-  Bytes frame;                            // as it was forwarded; empty: dropped
+  Bytes frame;  // as it was forwarded, or, with a reason, answered; empty: dropped
   friend bool operator==(const Departure&, const Departure&) = default;
 };
 
@@ -88,6 +89,7 @@ class ChainHarness {
       const size_t ran = run_and_commit(rest);
       for (const Inside& packet : rest.first(ran)) {
         departures[packet.index] = departure_of(packet, arrivals[packet.index]);
+        count(packet.meta);
       }
       done += ran;
     }
@@ -114,6 +116,10 @@ class ChainHarness {
 
   uint64_t flows() const { return pool_->count_flows(chain_index_); }
   const RuntimeCounters& counters() const { return runtime_->counters(); }
+  // Packets that functions counted, by the counters' names; as the switch does.
+  const std::map<std::string, uint64_t>& counted() const { return counted_; }
+  // Events of committed bursts, with their counters' names.
+  const std::vector<std::pair<std::string, FunctionEvent>>& told() const { return told_; }
   const Chain& chain() const { return *chain_; }
   FlowTable& table() { return *table_; }
   const Pool& pool() const { return *pool_; }
@@ -132,6 +138,7 @@ class ChainHarness {
     return ran;
   }
   void commit() {
+    hear_events();
     table_->commit({});
     table_->apply();
   }
@@ -163,6 +170,10 @@ class ChainHarness {
     if (arrival.side == Side::kOutside && !external.empty()) {
       const auto address = std::find(external.begin(), external.end(), meta.key.dst);
       if (address == external.end()) return DropReason::kNotForUs;
+      if (const Forward* forward = find_forward(chain_->forwards(), meta.key)) {
+        meta.bucket = bucket_of(inside_key_of(*forward, meta.key));
+        return DropReason::kNone;
+      }
       const uint32_t* leases = pool_->port_leases(chain_index_);
       const uint32_t holder = leases[static_cast<size_t>(address - external.begin()) * kPortBlocks +
                                      meta.key.dst_port.host() / kPortBlockPorts];
@@ -170,15 +181,20 @@ class ChainHarness {
       return holder == 0 ? DropReason::kNoPortLease : DropReason::kNone;
     }
     const FlowKey inside = arrival.side == Side::kInside ? meta.key : meta.key.reversed();
-    meta.bucket = static_cast<uint32_t>(
-        steering_hash(chain_->steering_scope(), inside, pool_->hash_secret()) % kBuckets);
+    meta.bucket = bucket_of(inside);
     return DropReason::kNone;
+  }
+  uint32_t bucket_of(const FlowKey& inside) const {
+    return static_cast<uint32_t>(
+        steering_hash(chain_->steering_scope(), inside, pool_->hash_secret()) % kBuckets);
   }
 
   size_t run(std::span<Inside> queue) {
     std::vector<Packet> packets;
-    for (Inside& packet : queue)
+    for (Inside& packet : queue) {
+      packet.frame.reserve(kEditableBytes);  // an answer may be longer than its question
       packets.push_back({packet.frame.data(), &packet.meta, packets.size()});
+    }
     undo_->count = 0;
     return runtime_->run(packets, now_s, *undo_);
   }
@@ -189,6 +205,7 @@ class ChainHarness {
     const size_t ran = run(queue);
     if (!table_->dirty()) return ran;
     if (crash_ == Crash::kEveryBurst && bursts_ % 2 == 1) {
+      hear_events();
       table_->commit({});
       start_worker_after([this] { RedoLog(*pool_, 0).apply_newest(); });
     } else {
@@ -220,9 +237,28 @@ class ChainHarness {
     start_worker();
   }
 
+  void count(const PacketMeta& meta) {
+    const std::vector<std::string> names = chain_->counter_names();
+    for (const uint16_t number : meta.counts) {
+      if (number != 0) ++counted_[names.at(number - 1U)];
+    }
+  }
+
+  void hear_events() {
+    const std::vector<std::string> names = chain_->counter_names();
+    for (const FunctionEvent& event : runtime_->events().all()) {
+      told_.emplace_back(names.at(event.counter), event);
+    }
+    runtime_->forget_events();
+  }
+
   static Departure departure_of(const Inside& packet, const Arrival& arrival) {
     if (packet.meta.verdict == Verdict::kForward) return {DropReason::kNone, packet.frame};
     EXPECT_NE(packet.meta.reason, DropReason::kNone);
+    if (packet.meta.verdict == Verdict::kReply) {
+      return {packet.meta.reason,
+              Bytes(packet.frame.data(), packet.frame.data() + packet.meta.reply_length)};
+    }
     EXPECT_EQ(packet.frame, arrival.frame) << "a dropped packet was edited";
     return {packet.meta.reason, {}};
   }
@@ -236,6 +272,8 @@ class ChainHarness {
   std::unique_ptr<ChainRuntime> runtime_;
   std::unique_ptr<UndoLog> undo_;
   uint64_t bursts_ = 0;
+  std::map<std::string, uint64_t> counted_;
+  std::vector<std::pair<std::string, FunctionEvent>> told_;
 };
 
 }  // namespace flowkeep

@@ -15,9 +15,16 @@ bool is_icmp_error(const PacketMeta& meta) {
   return meta.inner_l3_offset != 0;
 }
 
+// A lease costs as much to look at as so many records.
+constexpr uint32_t kRecordsForALease = 16;
+
 void drop(PacketMeta& meta, DropReason reason) {
   meta.verdict = Verdict::kDrop;
   meta.reason = reason;
+}
+void refuse(PacketMeta& meta, const Decision& decision) {
+  meta.verdict = decision.answered ? Verdict::kReply : Verdict::kDrop;
+  meta.reason = decision.refused;
 }
 
 // Only what begins a conversation opens a flow: a SYN (as in RFC 6146 section 3.5.2.2), an echo
@@ -56,7 +63,8 @@ size_t ChainRuntime::run(std::span<Packet> packets, uint32_t now_s, UndoLog& und
   assert(packets.size() <= kBurstPackets);
   prefetch(packets);
   size_t done = 0;
-  while (done < packets.size() && find_flow(packets[done], done, now_s) == Progress::kDone) ++done;
+  while (done < packets.size() && find_flow(packets[done], done, now_s, undo) == Progress::kDone)
+    ++done;
   assert(done > 0 || packets.empty() || table_.dirty());
   if (has_process_) run_functions(packets.first(done), now_s, undo);
   return done;
@@ -85,25 +93,27 @@ ChainRuntime::Found ChainRuntime::look_up(const PacketMeta& meta, size_t index) 
   if (!chain_.maps_endpoints()) return {table_.find_indexed(meta.bucket, meta.key, meta.hash), 0};
   const RecordId host =
       table_.find_indexed(meta.bucket, endpoint_key(meta.key), endpoint_hashes_[index]);
-  if (host == 0) return {};
+  if (host == 0) return {table_.find_indexed(meta.bucket, meta.key, meta.hash), 0};
   const FlowRecord& record = table_.record(host);
   const FlowKey& key = meta.side == Side::kInside ? record.inside_key : record.outside_key;
   if (key == meta.key) return {host, host};
   return {table_.find_indexed(meta.bucket, meta.key, meta.hash), host};
 }
 
-ChainRuntime::Progress ChainRuntime::find_flow(const Packet& packet, size_t index, uint32_t now_s) {
+ChainRuntime::Progress ChainRuntime::find_flow(const Packet& packet, size_t index, uint32_t now_s,
+                                               UndoLog& undo) {
   PacketMeta& meta = *packet.meta;
   meta.verdict = Verdict::kForward;
   meta.reason = DropReason::kNone;
+  meta.revision = static_cast<uint8_t>(revision_);
+  std::ranges::fill(meta.counts, uint16_t{0});
   flows_[index] = 0;
   if (chain_.variable_bytes() + chain_.process_changes() != 0 && !has_room(0, index)) {
     return Progress::kNoRoom;
   }
   const auto [id, host] = look_up(meta, index);
-  if (id == 0) return open_flow(packet, index, now_s, mapping_of(host));
-  const FlowRecord& record = table_.record(id);
-  if (may_go_on(record, meta, now_s)) {
+  if (id == 0) return open_flow(packet, index, now_s, undo, host);
+  if (may_go_on(table_.record(id), meta, now_s)) {
     flows_[index] = id;
     return follow(id, index, meta, now_s);
   }
@@ -113,14 +123,8 @@ ChainRuntime::Progress ChainRuntime::find_flow(const Packet& packet, size_t inde
   }
   // The burst's earlier packets still need the record; room is needed for this end and a new begin.
   if (used_before(id, index) || !has_room(2, index)) return Progress::kNoRoom;
-  // A connection that another one follows leaves its endpoint's name behind.
-  std::optional<EndpointMapping> keep;
-  if (chain_.maps_endpoints() && record.phase == FlowPhase::kClosed &&
-      record.revision == revision_ && !expired(record, timeouts_, now_s, resumed_s_)) {
-    keep = {record.inside_key, record.outside_key};
-  }
-  close_flow(id);
-  return open_flow(packet, index, now_s, keep ? keep : mapping_of(look_up(meta, index).host));
+  close_flow(id, now_s);
+  return open_flow(packet, index, now_s, undo, look_up(meta, index).host);
 }
 
 // False: the flow is over, or is not allowed any more, and the packet is judged as a first one.
@@ -149,8 +153,8 @@ bool ChainRuntime::is_allowed(const FlowRecord& record) {
   const Takeover& from = takeover_from(record.revision);
   const uint64_t hash =
       steering_hash(chain_.steering_scope(), record.inside_key, table_.hash_secret());
-  bool allowed = from.possible && (record.users != 0) == chain_.maps_endpoints() &&
-                 hash % table_.buckets() == record.bucket;
+  bool allowed = from.possible && (chain_.maps_endpoints() || record.users == 0) &&
+                 hash % table_.buckets() == record.bucket && has_its_lease(record);
   taken_hard_.fill(0);
   taken_extent_ = from.keeps_extent;
   for (size_t i = 0; i < steps_.size(); ++i) {
@@ -161,6 +165,20 @@ bool ChainRuntime::is_allowed(const FlowRecord& record) {
     allowed = allowed && step->still_allowed(record, taken_hard_.data());
   }
   return allowed && record.outside_key == chain_.outside_key(record.inside_key, taken_hard_.data());
+}
+
+// By which packets from the outside find the bucket. The order of the external addresses, which
+// leases go by, may have changed since the flow opened.
+bool ChainRuntime::has_its_lease(const FlowRecord& record) {
+  if (record.users == 0 || (record.users & kUnleased) != 0) return true;
+  const std::span<const Be32> addresses = chain_.external_addresses();
+  const auto address = std::ranges::find(addresses, record.outside_key.dst);
+  if (address == addresses.end()) return false;
+  const auto index = static_cast<uint32_t>(address - addresses.begin());
+  const uint32_t block =
+      record.outside_key.dst_port.host() / static_cast<uint32_t>(kPortBlockPorts);
+  return table_.lease_owner(index, block) == record.bucket ||
+         table_.lease_acquire(index, block, record.bucket);
 }
 
 const ChainRuntime::Takeover& ChainRuntime::takeover_from(uint32_t revision) {
@@ -223,17 +241,18 @@ ChainRuntime::Progress ChainRuntime::follow(RecordId id, size_t index, const Pac
 }
 
 ChainRuntime::Progress ChainRuntime::open_flow(const Packet& packet, size_t index, uint32_t now_s,
-                                               const std::optional<EndpointMapping>& keep) {
+                                               UndoLog& undo, RecordId host) {
   PacketMeta& meta = *packet.meta;
+  const FlowKey inside = meta.side == Side::kInside ? meta.key : meta.key.reversed();
+  OpeningFlow flow{inside, meta.side, meta.bucket, table_,          packet,
+                   undo,   events_,   now_s,       mapping_of(host)};
   if (!may_open(packet)) {
-    drop(meta, DropReason::kNoFlow);
+    refuse(meta, judge_stray(flow));
     return Progress::kDone;
   }
   if (!has_room(1, index)) return Progress::kNoRoom;
-  const FlowKey inside = meta.side == Side::kInside ? meta.key : meta.key.reversed();
-  OpeningFlow flow{inside, meta.side, meta.bucket, table_, keep, now_s};
-  if (const DropReason refused = open_functions(flow); refused != DropReason::kNone) {
-    drop(meta, refused);
+  if (const Decision decision = open_functions(flow); !decision.accepted()) {
+    refuse(meta, decision);
     return Progress::kDone;
   }
   const FlowTable::Opened opened = open_record(flow);
@@ -268,8 +287,10 @@ ChainRuntime::Progress ChainRuntime::open_flow(const Packet& packet, size_t inde
 
 FlowTable::Opened ChainRuntime::open_record(const OpeningFlow& flow) {
   const FlowKey outside = chain_.outside_key(flow.inside_key, flow.hard.data());
-  return chain_.maps_endpoints() ? table_.open_mapped(flow.bucket, flow.inside_key, outside)
-                                 : table_.open(flow.bucket, flow.inside_key, outside);
+  if (!chain_.maps_endpoints() || !flow.mapped) {
+    return table_.open(flow.bucket, flow.inside_key, outside);
+  }
+  return table_.open_mapped(flow.bucket, flow.inside_key, outside, flow.leased);
 }
 
 std::optional<EndpointMapping> ChainRuntime::mapping_of(RecordId host) const {
@@ -282,28 +303,54 @@ AnyStep& ChainRuntime::step_in_order(Side from, size_t i) const {
   return *steps_[from == Side::kInside ? i : steps_.size() - 1 - i];
 }
 
-DropReason ChainRuntime::open_functions(OpeningFlow& flow) {
+Decision ChainRuntime::open_functions(OpeningFlow& flow) {
   for (size_t i = 0; i < steps_.size(); ++i) {
     const Decision decision = step_in_order(flow.initiator, i).open(flow);
     if (decision.accepted()) continue;
     take_back(flow, i);
-    return decision.refused;
+    return decision;
   }
-  return DropReason::kNone;
+  return Decision::accept();
+}
+
+Decision ChainRuntime::judge_stray(OpeningFlow& packet) {
+  const Decision unknown = Decision::refuse(DropReason::kNoFlow);
+  if (is_icmp_error(*packet.packet.meta)) return unknown;
+  for (const auto& step : steps_) {
+    const Decision decision = step->stray(packet);
+    if (!decision.accepted()) return decision;
+  }
+  return unknown;
 }
 
 // Tells the first `opened` functions that the flow does not open after all.
 void ChainRuntime::take_back(const OpeningFlow& flow, size_t opened) {
-  const FlowEnd end{flow.inside_key, flow.initiator, FlowPhase::kOpening, flow.bucket, table_};
+  const FlowEnd end{flow.inside_key, flow.initiator, FlowPhase::kOpening,      flow.bucket, table_,
+                    events_,         flow.now_s,     !flow.mapping.has_value()};
   for (size_t i = 0; i < opened; ++i) {
     step_in_order(flow.initiator, i).close(end, flow.hard.data());
   }
 }
 
-void ChainRuntime::close_flow(RecordId id) {
+bool ChainRuntime::is_last_of_mapping(const FlowRecord& record) const {
+  if (!is_guest(record)) return user_count(record) == 1;
+  const FlowKey endpoint = endpoint_key(record.inside_key);
+  const RecordId host =
+      table_.find_indexed(record.bucket, endpoint, hash_key(endpoint, table_.hash_secret()));
+  return host != 0 && user_count(table_.record(host)) == 1;
+}
+
+void ChainRuntime::close_flow(RecordId id, uint32_t now_s) {
   if (hears_ends_) {
     const FlowRecord record = table_.record(id);
-    const FlowEnd end{record.inside_key, record.initiator, record.phase, record.bucket, table_};
+    const FlowEnd end{record.inside_key,
+                      record.initiator,
+                      record.phase,
+                      record.bucket,
+                      table_,
+                      events_,
+                      now_s,
+                      is_last_of_mapping(record)};
     const bool own = record.revision == revision_;
     const Takeover* from = own ? nullptr : &takeover_from(record.revision);
     alignas(64) std::array<uint8_t, kHardStateBytes> hard;
@@ -328,7 +375,8 @@ bool ChainRuntime::used_before(RecordId id, size_t index) const {
 }
 
 void ChainRuntime::run_functions(std::span<Packet> packets, uint32_t now_s, UndoLog& undo) {
-  BurstFrame frame{packets, table_, std::span(flows_).first(packets.size()), {}, undo, 0, now_s};
+  BurstFrame frame{packets, table_, std::span(flows_).first(packets.size()), {}, undo, events_,
+                   0,       now_s};
   for (size_t i = 0; i < packets.size(); ++i) {
     frame.records[i] = flows_[i] == 0 ? nullptr : &table_.record(flows_[i]);
   }
@@ -351,6 +399,9 @@ uint32_t ChainRuntime::sweep(std::span<const uint32_t> buckets, uint32_t records
   uint32_t closed = 0;
   for (const uint32_t bucket : buckets) {
     if (!table_.has_room(changes)) break;
+    if (!table_.dirty()) {
+      for (const auto& step : steps_) step->sweep(table_, bucket, 1 + records / kRecordsForALease);
+    }
     table_.sweep(bucket, records, [&](RecordId id, const FlowRecord& record) {
       if (!table_.has_room(changes)) return;
       if (record.phase == FlowPhase::kKeyed) {
@@ -360,7 +411,7 @@ uint32_t ChainRuntime::sweep(std::span<const uint32_t> buckets, uint32_t records
       const bool over = expired(record, timeouts_, now_s, resumed_s_);
       if (!over && (record.revision == revision_ || is_allowed(record))) return;
       ++(over ? counters_.expired : counters_.revised_away);
-      close_flow(id);
+      close_flow(id, now_s);
       ++closed;
     });
   }

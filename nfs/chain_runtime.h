@@ -37,10 +37,10 @@ class ChainRuntime {
   // `resumed_s` is the Unix time at which the node started: no flow counts as idle before.
   ChainRuntime(const Chain& chain, FlowTable& table, uint32_t revision, uint32_t resumed_s = 0);
 
-  // Gives each packet its verdict, and reason if dropped, and edits those that go on; whatever was
-  // edited was saved in `undo` before, whose count must be 0 at a burst's begin. At most
-  // kBurstPackets packets. Returns how many it processed: fewer than given, and at least one if
-  // nothing was staged before, when the write set has no room; then commit and call again.
+  // Gives each packet its verdict, and reason if not forwarded, and edits those that go on;
+  // whatever was edited was saved in `undo` before, whose count must be 0 at a burst's begin. At
+  // most kBurstPackets packets. Returns how many it processed: fewer than given, and at least one
+  // if nothing was staged before, when the write set has no room; then commit and call again.
   size_t run(std::span<Packet> packets, uint32_t now_s, UndoLog& undo);
 
   // Looks at up to `records` records of each bucket and closes flows that have expired or that this
@@ -49,6 +49,10 @@ class ChainRuntime {
   uint32_t sweep(std::span<const uint32_t> buckets, uint32_t records, uint32_t now_s);
 
   const RuntimeCounters& counters() const { return counters_; }
+  // Events of what was run or swept since the last forget_events(), which the owner calls when they
+  // are out.
+  const EventStage& events() const { return events_; }
+  void forget_events() { events_.clear(); }
 
  private:
   // How flows of another revision come to this one. Worked out at the first of them.
@@ -66,7 +70,7 @@ class ChainRuntime {
     RecordId host = 0;  // of the flow's endpoint, if the chain maps them
   };
   Found look_up(const PacketMeta& meta, size_t index) const;
-  Progress find_flow(const Packet& packet, size_t index, uint32_t now_s);
+  Progress find_flow(const Packet& packet, size_t index, uint32_t now_s, UndoLog& undo);
   bool may_go_on(const FlowRecord& record, const PacketMeta& meta, uint32_t now_s);
   bool take_over(const FlowRecord& record);
   bool is_allowed(const FlowRecord& record);
@@ -74,15 +78,17 @@ class ChainRuntime {
   void restamp(RecordId id);
   bool has_room(uint32_t changes, size_t index) const;
   Progress follow(RecordId id, size_t index, const PacketMeta& meta, uint32_t now_s);
-  // `keep`: the name outside that the flow's endpoint has, or had until now.
-  Progress open_flow(const Packet& packet, size_t index, uint32_t now_s,
-                     const std::optional<EndpointMapping>& keep = std::nullopt);
+  Progress open_flow(const Packet& packet, size_t index, uint32_t now_s, UndoLog& undo,
+                     RecordId host);
   FlowTable::Opened open_record(const OpeningFlow& flow);
   std::optional<EndpointMapping> mapping_of(RecordId host) const;
-  DropReason open_functions(OpeningFlow& flow);
+  Decision open_functions(OpeningFlow& flow);
+  Decision judge_stray(OpeningFlow& packet);
   void take_back(const OpeningFlow& flow, size_t opened);
   AnyStep& step_in_order(Side from, size_t i) const;
-  void close_flow(RecordId id);
+  bool is_last_of_mapping(const FlowRecord& record) const;
+  bool has_its_lease(const FlowRecord& record);
+  void close_flow(RecordId id, uint32_t now_s);
   bool is_orphan(const FlowRecord& record) const;
   bool used_before(RecordId id, size_t index) const;
   void run_functions(std::span<Packet> packets, uint32_t now_s, UndoLog& undo);
@@ -104,6 +110,7 @@ class ChainRuntime {
   bool taken_extent_ = false;
   std::array<RecordId, kBurstPackets> flows_{};  // of the burst's packets; 0: none
   RuntimeCounters counters_;
+  EventStage events_;
 };
 
 }  // namespace flowkeep

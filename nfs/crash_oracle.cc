@@ -41,8 +41,8 @@ std::string RunOracle::check_users(const std::vector<FlowRecord>& hosts,
     const FlowKeyBytes endpoint = bytes_of(endpoint_key(host.inside_key));
     const uint32_t users = (is_flow(host) ? 1 : 0) + guests[endpoint];
     guests.erase(endpoint);
-    if (host.users != users) {
-      return flow_text(host) + ": its endpoint counts " + std::to_string(host.users) +
+    if (user_count(host) != users) {
+      return flow_text(host) + ": its endpoint counts " + std::to_string(user_count(host)) +
              " flows and has " + std::to_string(users);
     }
   }
@@ -54,7 +54,7 @@ RunOracle::RunOracle(const CrashRun& run) : run_(run) {
     settled_[bucket.bucket] = facts_of(bucket.flows);
   }
   for (const PortLease& lease : run.start_leases) {
-    leases_[{lease.address_index, lease.block}] = {lease.bucket, true};
+    leases_[{lease.address_index, lease.block}] = {lease.bucket, true, {}};
   }
 }
 
@@ -67,7 +67,16 @@ void RunOracle::reached(uint64_t mark) {
   Log& log = logs_[burst.log];
   const auto set_leases = [&](bool required) {
     for (const PortLease& lease : burst.leases) {
-      leases_[{lease.address_index, lease.block}] = {lease.bucket, required};
+      Lease& known = leases_[{lease.address_index, lease.block}];
+      known.bucket = lease.bucket;
+      known.required = required;
+    }
+  };
+  const auto give_back_leases = [&] {
+    for (const PortLease& lease : burst.released) {
+      Lease& known = leases_[{lease.address_index, lease.block}];
+      known.required = false;
+      known.before.insert(lease.bucket);
     }
   };
   switch (static_cast<BurstMark>(mark >> 32)) {
@@ -76,6 +85,7 @@ void RunOracle::reached(uint64_t mark) {
       for (const BucketFlows& bucket : burst.after) {
         log.after.emplace_back(bucket.bucket, facts_of(bucket.flows));
       }
+      give_back_leases();
       set_leases(false);
       revision_ = burst.revision;
       now_s_ = burst.now_s;
@@ -150,7 +160,7 @@ std::string RunOracle::check_flows(Pool& pool, Found& found) {
                                             : ": a key of its own finds another record");
     }
     if (is_host(flow)) host_records.push_back(flow);
-    if (flow.users == kGuest) ++guests[bytes_of(endpoint_key(flow.inside_key))];
+    if (is_guest(flow)) ++guests[bytes_of(endpoint_key(flow.inside_key))];
     if (what.empty()) what = check_lease_of(flow);
     return what.empty();
   });
@@ -229,7 +239,7 @@ std::string RunOracle::check_leases(const Pool& pool) const {
     const std::string name =
         "block " + std::to_string(key.second) + " of address " + std::to_string(key.first);
     if (holder == 0 && lease.required) return name + ": the lease is lost";
-    if (holder != 0 && holder != lease.bucket + 1) {
+    if (holder != 0 && holder != lease.bucket + 1 && !lease.before.contains(holder - 1)) {
       return name + " is leased to bucket " + std::to_string(holder - 1);
     }
     there += holder != 0 ? 1 : 0;
@@ -241,7 +251,7 @@ std::string RunOracle::check_leases(const Pool& pool) const {
 }
 
 std::string RunOracle::check_lease_of(const FlowRecord& flow) {
-  if (flow.inside_key.mark >= kKeyedMark) return "";
+  if (flow.inside_key.mark >= kKeyedMark || (flow.users & kUnleased) != 0) return "";
   const std::span<const Be32> external = chain(revision_).external_addresses();
   const auto address = std::ranges::find(external, flow.outside_key.dst);
   const LeaseKey key = {static_cast<uint32_t>(address - external.begin()),

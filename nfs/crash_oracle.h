@@ -13,6 +13,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -49,6 +50,7 @@ class RunOracle : public CrashOracle {
   struct Lease {
     uint32_t bucket;
     bool required;
+    std::set<uint32_t> before{};  // buckets that had it and gave it back, maybe not for good
   };
   using Found = std::array<Facts, CrashRun::kBuckets>;
 

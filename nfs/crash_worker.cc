@@ -236,7 +236,7 @@ void CrashWorker::begin_burst() {
   in_burst_ = true;
   committed_ = false;
   burst_ = scene_.run.bursts.size();
-  scene_.run.bursts.push_back({log_, revision_, scene_.now_s, {}, {}});
+  scene_.run.bursts.push_back({log_, revision_, scene_.now_s, {}, {}, {}});
   mark(BurstMark::kBegun);
 }
 
@@ -299,15 +299,23 @@ void CrashWorker::end_recorded_burst() {
   scene_.slots[log_].in_burst = false;
 }
 
-// Leases are durable as they are taken, whatever becomes of the burst.
+// Leases are taken and given back at once, whatever becomes of the burst.
 void CrashWorker::note_leases() {
   const uint32_t* leases = scene_.pool.port_leases(scene_.chain_index);
+  RecordedBurst& burst = scene_.run.bursts[burst_];
   for (uint32_t address = 0; address < chain_->external_addresses().size(); ++address) {
     for (uint32_t block = 0; block < kPortBlocks; ++block) {
       const uint32_t holder = leases[address * kPortBlocks + block];
+      const auto known = scene_.known_leases.find({address, block});
+      const bool is_known = known != scene_.known_leases.end();
+      if (is_known && known->second + 1 == holder) continue;
+      if (is_known && scene_.steering[known->second].worker == log_) {
+        burst.released.push_back({address, block, known->second});
+        scene_.known_leases.erase(known);
+      }
       if (holder == 0 || scene_.steering[holder - 1].worker != log_) continue;
-      if (!scene_.known_leases.insert({address, block}).second) continue;
-      scene_.run.bursts[burst_].leases.push_back({address, block, holder - 1});
+      scene_.known_leases[{address, block}] = holder - 1;
+      burst.leases.push_back({address, block, holder - 1});
     }
   }
 }

@@ -63,8 +63,16 @@ std::string_view drop_reason_name(DropReason reason) {
       return "pool_damaged";
     case DropReason::kFirewallDenied:
       return "firewall_denied";
+    case DropReason::kFirewallRejected:
+      return "firewall_rejected";
+    case DropReason::kFirewallRateLimited:
+      return "firewall_rate_limited";
     case DropReason::kNatNoMapping:
       return "nat_no_mapping";
+    case DropReason::kNatFiltered:
+      return "nat_filtered";
+    case DropReason::kNatHostLimit:
+      return "nat_host_limit";
     case DropReason::kNatPortsExhausted:
       return "nat_ports_exhausted";
     case DropReason::kNatUnsupportedProtocol:

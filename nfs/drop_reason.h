@@ -41,8 +41,12 @@ enum class DropReason : uint8_t {
   kPoolFull,
   kPoolDamaged,
   // Functions.
-  kFirewallDenied,
-  kNatNoMapping,
+  kFirewallDenied,       // by a rule, or because no rule matched
+  kFirewallRejected,     // by a rule, and its sender was told
+  kFirewallRateLimited,  // beyond its rule's rate limit
+  kNatNoMapping,         // from the outside, to an external endpoint that nobody has
+  kNatFiltered,          // from the outside, to one whose owner has not asked for it
+  kNatHostLimit,         // the inside host has as many mappings as it may have
   kNatPortsExhausted,
   kNatUnsupportedProtocol,
   kCount

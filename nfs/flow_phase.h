@@ -1,7 +1,6 @@
 // Progress of a flow and how long it may be idle.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 
 #include "nfs/packet.h"
@@ -9,25 +8,44 @@
 
 namespace flowkeep {
 
+// Of a chain, for all of its functions: spec.timeouts.
 struct Timeouts {
-  uint32_t tcp_established_s = 7440;  // 2 hours and 4 minutes (RFC 5382 REQ-5)
-  uint32_t tcp_transitory_s = 240;    // opening, closing, closed: 4 minutes (RFC 5382 REQ-5)
-  uint32_t udp_s = 300;               // 5 minutes recommended (RFC 4787 REQ-5)
-  uint32_t udp_well_known_s = 300;    // to ports below 1024, may be shorter (RFC 4787 REQ-5a)
-  uint32_t icmp_s = 60;               // 60 seconds at least (RFC 5508 REQ-2)
+  uint32_t tcp_opening_s = 240;  // half open. All of TCP's as RFC 5382 REQ-5 has them
+  uint32_t tcp_established_s = 7440;
+  uint32_t tcp_closing_s = 240;  // one side has sent its FIN
+  uint32_t tcp_closed_s = 240;   // both have, or one a reset
+  uint32_t udp_opening_s = 300;  // unanswered
+  uint32_t udp_s = 300;          // 5 minutes recommended (RFC 4787 REQ-5)
+  uint32_t icmp_s = 60;          // 60 seconds at least (RFC 5508 REQ-2)
+  uint32_t other_s = 600;
 
-  // `remote_port`: of the host outside.
-  uint32_t of(uint8_t protocol, FlowPhase phase, Be16 remote_port = Be16{UINT16_MAX}) const {
-    if (protocol == kProtocolTcp) {
-      return phase == FlowPhase::kEstablished ? tcp_established_s : tcp_transitory_s;
+  uint32_t of(uint8_t protocol, FlowPhase phase) const {
+    switch (protocol) {
+      case kProtocolTcp:
+        return of_tcp(phase);
+      case kProtocolUdp:
+        return phase == FlowPhase::kOpening ? udp_opening_s : udp_s;
+      case kProtocolIcmp:
+      case kProtocolIcmpv6:
+        return icmp_s;
+      default:
+        return other_s;
     }
-    if (protocol != kProtocolUdp) return icmp_s;
-    return remote_port.host() < 1024 ? udp_well_known_s : udp_s;
   }
-  Timeouts longest_of(const Timeouts& other) const {
-    return {std::max(tcp_established_s, other.tcp_established_s),
-            std::max(tcp_transitory_s, other.tcp_transitory_s), std::max(udp_s, other.udp_s),
-            std::max(udp_well_known_s, other.udp_well_known_s), std::max(icmp_s, other.icmp_s)};
+
+ private:
+  uint32_t of_tcp(FlowPhase phase) const {
+    switch (phase) {
+      case FlowPhase::kEstablished:
+        return tcp_established_s;
+      case FlowPhase::kClosingInside:
+      case FlowPhase::kClosingOutside:
+        return tcp_closing_s;
+      case FlowPhase::kClosed:
+        return tcp_closed_s;
+      default:
+        return tcp_opening_s;
+    }
   }
 };
 
@@ -39,8 +57,7 @@ inline bool expired(const FlowRecord& record, const Timeouts& timeouts, uint32_t
                     uint32_t resumed_s) {
   const bool seen_since = static_cast<int32_t>(record.last_seen_s - resumed_s) >= 0;
   const auto idle_s = static_cast<int32_t>(now_s - (seen_since ? record.last_seen_s : resumed_s));
-  return idle_s > static_cast<int32_t>(timeouts.of(record.inside_key.protocol, record.phase,
-                                                   record.inside_key.dst_port));
+  return idle_s > static_cast<int32_t>(timeouts.of(record.inside_key.protocol, record.phase));
 }
 
 inline bool is_first_tcp_segment(uint8_t flags) {
@@ -51,10 +68,19 @@ inline bool is_closing(FlowPhase phase) {
   return phase >= FlowPhase::kClosingInside;
 }
 
+// A TCP connection stands when its initiator acknowledges the answer: before that it is half open,
+// and costs whoever sends SYNs from addresses that are not his nothing. Other flows, when they are
+// answered.
+inline bool establishes(const FlowRecord& record, uint8_t tcp_flags, Side side) {
+  if (record.inside_key.protocol != kProtocolTcp) return side != record.initiator;
+  return side == record.initiator && (tcp_flags & (kTcpSyn | kTcpAck | kTcpRst)) == kTcpAck;
+}
+
 // The phase after one more packet of the flow from `side`.
 inline FlowPhase next_phase(const FlowRecord& record, uint8_t tcp_flags, Side side) {
   FlowPhase phase = record.phase;
-  if (phase == FlowPhase::kOpening && side != record.initiator) phase = FlowPhase::kEstablished;
+  if (phase == FlowPhase::kOpening && establishes(record, tcp_flags, side))
+    phase = FlowPhase::kEstablished;
   if (record.inside_key.protocol != kProtocolTcp) return phase;
   if (tcp_flags & kTcpRst) return FlowPhase::kClosed;
   // The initiator begins anew with the same ports: the connection before was over for it.

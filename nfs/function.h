@@ -19,14 +19,19 @@
 //   uint32_t process_changes() const;  // the same of process() for a packet, Hard counted as one
 // and, where it has to see more than first packets,
 //   void process(Burst<F>&, Soft&) const;          // every packet, the first included
+// and, where it may answer a packet that neither belongs to a flow nor opens one,
+//   Decision stray(NewFlow<F>&, Soft&) const;      // refuse, or accept: it has nothing to say
+// and, for what users shall see,
+//   std::vector<std::string> counter_names() const;  // see NewFlow::count()
 // and, if it translates,
 //   FlowKey outside_key(const FlowKey& inside, const Hard&) const;   // of packets from outside
 //   std::span<const Be32> external_addresses() const;
 //   static constexpr bool kMapsEndpoints = true;   // an endpoint's flows share one name outside;
 //                                                  // open() then asks NewFlow::mapping() for it
-// and, if its scope or flows' idle times depend on its configuration,
+//   std::span<const Forward> forwards() const;     // nfs/forward.h
+//   void sweep(SweptBucket&, Soft&) const;         // now and then: gives leases of ports back
+// and, if its scope depends on its configuration,
 //   Scope scope() const;
-//   Timeouts timeouts() const;                     // a chain's: the longest of its functions
 // and, if it keeps more of a flow than fits into Hard (one function of a chain may),
 //   static constexpr size_t kVariableBytes;        // at most; see FlowPacket::commit_variable()
 // and, to take over flows from other revisions of the chain,
@@ -52,6 +57,8 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <initializer_list>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <span>
@@ -60,6 +67,8 @@
 #include <type_traits>
 
 #include "nfs/flow_phase.h"
+#include "nfs/forward.h"
+#include "nfs/function_event.h"
 #include "nfs/headers.h"
 #include "nfs/keyed_state.h"
 #include "nfs/packet.h"
@@ -88,8 +97,10 @@ struct FunctionContext {
 
 struct Decision {
   DropReason refused = DropReason::kNone;  // kNone: accepted
+  bool answered = false;                   // see NewFlow::edit_answer()
   static Decision accept() { return {}; }
   static Decision refuse(DropReason reason) { return {reason}; }
+  static Decision answer(DropReason reason) { return {reason, true}; }
   bool accepted() const { return refused == DropReason::kNone; }
 };
 
@@ -105,21 +116,81 @@ struct OpeningFlow {
   Side initiator;
   uint32_t bucket;
   FlowTable& table;
-  std::optional<EndpointMapping> mapping;  // that its endpoint has already
+  const Packet& packet;  // its first, as it came
+  UndoLog& undo;
+  EventStage& events;
   uint32_t now_s;
+  std::optional<EndpointMapping> mapping;  // that its endpoint has already
+  bool mapped = true;                      // if the chain maps endpoints
+  bool leased = true;                      // a lease of ports backs the outside name
   alignas(64) std::array<uint8_t, kHardStateBytes> hard{};
 };
 
-// Where a function of a chain has its state.
-struct StatePlace {
+// Bytes from the start of the frame that functions may change: its headers, and those that it
+// quotes.
+inline size_t editable_bytes(const PacketMeta& meta) {
+  const size_t headers =
+      meta.inner_l3_offset != 0 ? kEditableBytes : meta.l4_offset + sizeof(TcpHeader);
+  return std::min<size_t>(headers, meta.length);
+}
+
+// Copies the first `bytes` of a packet to the undo log, before their first change. The entry counts
+// only when it is whole, because a worker may die between any two instructions and its successor
+// then reads the log.
+inline void save_packet(UndoLog& undo, const Packet& packet, size_t bytes) {
+  assert(undo.count < kBurstPackets && bytes <= kEditableBytes);
+  UndoEntry& entry = undo.entries[undo.count];
+  entry.packet = packet.handle;
+  entry.length = static_cast<uint32_t>(bytes);
+  std::memcpy(entry.bytes, packet.frame, entry.length);
+  // x86 keeps the order of stores, and the reader is another process or comes after the writer's
+  // death: only the compiler must not reorder.
+  __atomic_store_n(&undo.count, undo.count + 1, __ATOMIC_RELEASE);
+  __atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+// Lets a packet count at the chain's counter of that number.
+inline void count_at(PacketMeta& meta, uint16_t counter) {
+  const auto free = std::ranges::find(meta.counts, 0);
+  assert(free != std::end(meta.counts));
+  if (free != std::end(meta.counts)) *free = static_cast<uint16_t>(counter + 1);
+}
+
+// Where in a chain a function's state and counters begin.
+struct Placement {
   size_t hard_offset = 0;  // in FlowRecord::hard
+  uint16_t counters = 0;   // among the chain's
   Be16 owner{};            // of its keyed state
 };
 
-template <typename F>
-class NewFlow {
+// A flow that is about to open, as a function sees it, without the function's type.
+class AnyNewFlow {
  public:
-  NewFlow(OpeningFlow& flow, StatePlace place) : flow_(flow), place_(place) {}
+  AnyNewFlow(OpeningFlow& flow, Placement place) : flow_(flow), place_(place) {}
+
+  // Its first packet, as it came from the wire.
+  const PacketMeta& meta() const { return *flow_.packet.meta; }
+  const uint8_t* bytes() const { return flow_.packet.frame; }
+  // To turn the packet into the answer to its sender: the first kEditableBytes of its buffer. Then
+  // set_answer_bytes(), and Decision::answer().
+  uint8_t* edit_answer() {
+    save_packet(flow_.undo, flow_.packet, std::min<size_t>(kEditableBytes, meta().length));
+    return flow_.packet.frame;
+  }
+  void set_answer_bytes(size_t frame_bytes) {
+    flow_.packet.meta->reply_length = static_cast<uint16_t>(frame_bytes);
+  }
+  // The packet counts once more at counter_names()[counter].
+  void count(size_t counter) {
+    count_at(*flow_.packet.meta, static_cast<uint16_t>(place_.counters + counter));
+  }
+  // An event for the users, under the name of that counter.
+  void log(size_t counter) {
+    flow_.events.add(static_cast<uint16_t>(place_.counters + counter), flow_.now_s, flow_.packet);
+  }
+
+  // An event that is not about the packet.
+  void tell(size_t counter, const FlowKey& key, std::initializer_list<uint64_t> values);
 
   const FlowKey& inside_key() const { return flow_.inside_key; }
   Side initiator() const { return flow_.initiator; }
@@ -129,7 +200,11 @@ class NewFlow {
   // Of the endpoint that the flow belongs to: a flow from the inside keeps its outside name, one
   // from the outside belongs to its inside name.
   const std::optional<EndpointMapping>& mapping() const { return flow_.mapping; }
-  // For a translator: whose flow from the outside this is.
+  // For a translator: the flow passes as it is, beside its endpoint's mapping.
+  void leave_unmapped() { flow_.mapped = false; }
+  // Its outside name is configured, and no lease is needed to find its bucket.
+  void needs_no_lease() { flow_.leased = false; }
+  // Whose flow from the outside this is.
   void set_inside_endpoint(Be32 address, Be16 port) {
     flow_.inside_key.src = address;
     flow_.inside_key.src_port = port;
@@ -155,14 +230,37 @@ class NewFlow {
   bool lease_acquire(uint32_t address_index, uint32_t block) {
     return flow_.table.lease_acquire(address_index, block, flow_.bucket);
   }
+
+ protected:
+  OpeningFlow& flow_;
+  Placement place_;
+};
+
+template <typename F>
+class NewFlow : public AnyNewFlow {
+ public:
+  using AnyNewFlow::AnyNewFlow;
   void commit(const typename F::Hard& hard) {
     std::memcpy(flow_.hard.data() + place_.hard_offset, &hard, sizeof(hard));
   }
-
- private:
-  OpeningFlow& flow_;
-  StatePlace place_;
 };
+
+// An event that is about no packet: `key` says what it is about.
+inline void tell(EventStage& events, uint16_t counter, uint32_t now_s, const FlowKey& key,
+                 std::initializer_list<uint64_t> values) {
+  FunctionEvent event;
+  event.key = key;
+  event.at_s = now_s;
+  event.counter = counter;
+  assert(values.size() <= std::size(event.values));
+  std::ranges::copy(values, event.values);
+  events.add(event);
+}
+inline void AnyNewFlow::tell(size_t counter, const FlowKey& key,
+                             std::initializer_list<uint64_t> values) {
+  flowkeep::tell(flow_.events, static_cast<uint16_t>(place_.counters + counter), flow_.now_s, key,
+                 values);
+}
 
 // A flow that ends, without its type.
 struct FlowEnd {
@@ -171,33 +269,74 @@ struct FlowEnd {
   FlowPhase phase;
   uint32_t bucket;
   FlowTable& table;
+  EventStage& events;
+  uint32_t now_s;
+  bool ends_mapping;
 };
 
 template <typename F>
 class EndingFlow {
  public:
-  EndingFlow(const FlowEnd& flow, const typename F::Hard& hard, StatePlace place)
+  EndingFlow(const FlowEnd& flow, const typename F::Hard& hard, Placement place)
       : flow_(flow), hard_(hard), place_(place) {}
 
   const FlowKey& inside_key() const { return flow_.inside_key; }
   Side initiator() const { return flow_.initiator; }
   FlowPhase phase() const { return flow_.phase; }  // kOpening also if it was refused at last
   const typename F::Hard& hard() const { return hard_; }
+  // As NewFlow's.
+  void tell(size_t counter, const FlowKey& key, std::initializer_list<uint64_t> values) {
+    flowkeep::tell(flow_.events, static_cast<uint16_t>(place_.counters + counter), flow_.now_s, key,
+                   values);
+  }
+  // Was it the last that used its endpoint's mapping?
+  bool ends_mapping() const { return flow_.ends_mapping; }
+  uint32_t now_s() const { return flow_.now_s; }
   KeyedState keyed() { return {flow_.table, flow_.bucket, place_.owner}; }
 
  private:
   const FlowEnd& flow_;
   const typename F::Hard& hard_;
-  StatePlace place_;
+  Placement place_;
 };
 
-// Bytes from the start of the frame that functions may change: its headers, and those that it
-// quotes.
-inline size_t editable_bytes(const PacketMeta& meta) {
-  const size_t headers =
-      meta.inner_l3_offset != 0 ? kEditableBytes : meta.l4_offset + sizeof(TcpHeader);
-  return std::min<size_t>(headers, meta.length);
-}
+// A bucket between bursts, for a function that gives back what it leases. Looks at a few leases a
+// time, and goes on where it stopped.
+class SweptBucket {
+ public:
+  static constexpr uint32_t kStepsForALook = 256;
+
+  SweptBucket(FlowTable& table, uint32_t bucket, Be16 owner, uint32_t looks, uint32_t& place)
+      : table_(table), bucket_(bucket), owner_(owner), looks_(looks), place_(place) {}
+
+  uint32_t bucket() const { return bucket_; }
+  KeyedState keyed() { return {table_, bucket_, owner_}; }
+  // Places from 0 to `places` - 1, one after the other.
+  uint32_t next_place(uint32_t places) {
+    --steps_;
+    return place_ = (place_ + 1) % places;
+  }
+  bool may_look_further() const { return looks_ != 0 && steps_ != 0; }
+  void looked_at_one() { --looks_; }
+  int32_t lease_owner(uint32_t address_index, uint32_t block) const {
+    return table_.lease_owner(address_index, block);
+  }
+  void lease_release(uint32_t address_index, uint32_t block) {
+    table_.lease_release(address_index, block, bucket_);
+  }
+  bool outside_endpoint_free(const FlowKey& outside) const {
+    const FlowKey endpoint = endpoint_key(outside);
+    return table_.find_indexed(bucket_, endpoint, hash_key(endpoint, table_.hash_secret())) == 0;
+  }
+
+ private:
+  FlowTable& table_;
+  uint32_t bucket_;
+  Be16 owner_;
+  uint32_t looks_;
+  uint32_t steps_ = looks_ * kStepsForALook;
+  uint32_t& place_;
+};
 
 // A burst on its way through the steps. Arrays are parallel, one element for each packet.
 struct BurstFrame {
@@ -206,23 +345,14 @@ struct BurstFrame {
   std::span<const RecordId> flows;                       // 0: dropped before it had a flow
   std::array<const FlowRecord*, kBurstPackets> records;  // nullptr: dropped before it had a flow
   UndoLog& undo;
+  EventStage& events;
   uint64_t saved = 0;  // bit i: packet i is in the undo log
   uint32_t now_s;
 
-  // Saves the packet's headers before their first change. The entry counts only when it is whole,
-  // because a worker may die between any two instructions and its successor then reads the log.
+  // Saves the packet's headers before their first change.
   void save(size_t i) {
     if (saved >> i & 1) return;
-    const Packet& packet = packets[i];
-    assert(undo.count < kBurstPackets);
-    UndoEntry& entry = undo.entries[undo.count];
-    entry.packet = packet.handle;
-    entry.length = static_cast<uint32_t>(editable_bytes(*packet.meta));
-    std::memcpy(entry.bytes, packet.frame, entry.length);
-    // x86 keeps the order of stores, and the reader is another process or comes after the writer's
-    // death: only the compiler must not reorder.
-    __atomic_store_n(&undo.count, undo.count + 1, __ATOMIC_RELEASE);
-    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    save_packet(undo, packets[i], editable_bytes(*packets[i].meta));
     saved |= uint64_t{1} << i;
   }
 };
@@ -231,7 +361,7 @@ struct BurstFrame {
 template <typename F>
 class FlowPacket {
  public:
-  FlowPacket(BurstFrame& frame, size_t index, StatePlace place)
+  FlowPacket(BurstFrame& frame, size_t index, Placement place)
       : frame_(frame), index_(index), place_(place) {}
 
   const PacketMeta& meta() const { return *frame_.packets[index_].meta; }
@@ -271,18 +401,26 @@ class FlowPacket {
     frame_.packets[index_].meta->verdict = Verdict::kDrop;
     frame_.packets[index_].meta->reason = reason;
   }
+  // As NewFlow's.
+  void count(size_t counter) {
+    count_at(*frame_.packets[index_].meta, static_cast<uint16_t>(place_.counters + counter));
+  }
+  void log(size_t counter) {
+    frame_.events.add(static_cast<uint16_t>(place_.counters + counter), frame_.now_s,
+                      frame_.packets[index_]);
+  }
 
  private:
   BurstFrame& frame_;
   size_t index_;
-  StatePlace place_;
+  Placement place_;
 };
 
 // The packets of a burst that entered by one side, in order, less those that were dropped.
 template <typename F>
 class Burst {
  public:
-  Burst(BurstFrame& frame, Side side, StatePlace place)
+  Burst(BurstFrame& frame, Side side, Placement place)
       : frame_(frame), side_(side), place_(place) {}
 
   Side side() const { return side_; }
@@ -292,7 +430,7 @@ class Burst {
   void for_each(Visit&& visit) {
     for (size_t i = 0; i < frame_.packets.size(); ++i) {
       const PacketMeta& meta = *frame_.packets[i].meta;
-      if (meta.side != side_ || meta.verdict == Verdict::kDrop) continue;
+      if (meta.side != side_ || meta.verdict != Verdict::kForward) continue;
       FlowPacket<F> packet(frame_, i, place_);
       visit(packet);
     }
@@ -301,7 +439,7 @@ class Burst {
  private:
   BurstFrame& frame_;
   Side side_;
-  StatePlace place_;
+  Placement place_;
 };
 
 }  // namespace flowkeep

@@ -15,6 +15,7 @@ namespace flowkeep {
 inline constexpr uint8_t kProtocolIcmp = 1;
 inline constexpr uint8_t kProtocolTcp = 6;
 inline constexpr uint8_t kProtocolUdp = 17;
+inline constexpr uint8_t kProtocolIcmpv6 = 58;
 
 inline constexpr uint8_t kTcpFin = 0x01, kTcpSyn = 0x02, kTcpRst = 0x04, kTcpAck = 0x10;
 
@@ -22,7 +23,12 @@ inline constexpr uint8_t kTcpFin = 0x01, kTcpSyn = 0x02, kTcpRst = 0x04, kTcpAck
 // change, so that a packet whose burst did not commit can be given to another worker as it came.
 inline constexpr size_t kEditableBytes = 192;
 
-enum class Verdict : uint8_t { kForward = 0, kDrop = 1 };
+// kReply: refused for its reason, and turned in place into the answer to its sender, which leaves
+// by the port where the packet came from.
+enum class Verdict : uint8_t { kForward = 0, kDrop = 1, kReply = 2 };
+
+// Counters of functions that one packet can count at.
+inline constexpr size_t kPacketCounts = 4;
 
 // One cache line, in the packet's private area. All offsets from the start of the frame.
 struct alignas(64) PacketMeta {
@@ -40,9 +46,13 @@ struct alignas(64) PacketMeta {
   Side side = Side::kInside;  // port that it entered by
   Verdict verdict = Verdict::kForward;
   DropReason reason = DropReason::kNone;
-  uint8_t in_port = 0;  // index in the node's ports
-  uint8_t reserved[3] = {};
-  uint64_t arrived_tsc = 0;  // when the switch received it
+  uint8_t in_port = 0;        // index in the node's ports
+  uint8_t revision = 0;       // that ran it: the low bits, for the numbers in `counts`
+  uint16_t reply_length = 0;  // kReply: of the frame as it now is, bytes
+  uint64_t arrived_tsc = 0;   // when the switch received it
+  // What the functions counted: numbers of the chain's counters plus 1; 0: none. The switch counts,
+  // because it sees each packet once, whatever dies.
+  uint16_t counts[kPacketCounts] = {};
 };
 static_assert(sizeof(PacketMeta) == 64);
 
@@ -62,7 +72,8 @@ struct UndoLog {
   UndoEntry entries[64];
 };
 
-// One packet as the chain runtime and the functions see it.
+// One packet as the chain runtime and the functions see it. The frame's buffer has room for
+// kEditableBytes, however short the frame is: an answer may be longer than its question.
 struct Packet {
   uint8_t* frame = nullptr;
   PacketMeta* meta = nullptr;

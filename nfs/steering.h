@@ -13,7 +13,6 @@ namespace flowkeep {
 inline uint64_t steering_hash(Scope scope, const FlowKey& inside, HashSecret secret) {
   switch (scope) {
     case Scope::kFlow:
-      return hash_key(inside, secret);
     case Scope::kEndpoint:
       return hash_endpoint(inside.src, inside.src_port, inside.protocol, secret);
     case Scope::kHost:

@@ -3,14 +3,17 @@
 // AnyStep is one worker's use of it, with that worker's soft state.
 #pragma once
 
+#include <array>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "nfs/function.h"
 
@@ -20,6 +23,7 @@ class AnyStep {
  public:
   virtual ~AnyStep() = default;
   virtual Decision open(OpeningFlow& flow) = 0;
+  virtual Decision stray(OpeningFlow& packet) = 0;
   virtual bool hears_ends() const = 0;
   // Of a flow that open() has accepted. `hard`: all functions' hard state, where this chain keeps
   // it.
@@ -29,6 +33,8 @@ class AnyStep {
   // Puts this function's state of a flow of another revision into `hard`. `from`: where that
   // revision kept it; null: it did not have this function. False: the flow cannot go on.
   virtual bool carry_over(const FlowRecord& record, const FunctionLayout* from, uint8_t* hard) = 0;
+  // Nothing may be staged. `looks`: how many leases to look at, at most.
+  virtual void sweep(FlowTable& table, uint32_t bucket, uint32_t looks) = 0;
   virtual bool has_process() const = 0;
   virtual void process(BurstFrame& frame, Side side) = 0;
 };
@@ -43,14 +49,15 @@ class AnyFunction {
   virtual uint32_t state_version() const = 0;
   virtual uint32_t keyed_changes() const = 0;
   virtual uint32_t process_changes() const = 0;
-  virtual std::optional<Timeouts> timeouts() const = 0;
   virtual bool translates() const = 0;
   virtual bool maps_endpoints() const = 0;
   virtual std::span<const Be32> external_addresses() const = 0;
+  virtual std::span<const Forward> forwards() const = 0;
   // `hard`: this function's hard state. Only of functions that translate.
   virtual FlowKey outside_key(const FlowKey& inside, const uint8_t* hard) const = 0;
+  virtual std::vector<std::string> counter_names() const = 0;
   // The function must outlive the step.
-  virtual std::unique_ptr<AnyStep> make_step(StatePlace place) const = 0;
+  virtual std::unique_ptr<AnyStep> make_step(Placement place) const = 0;
 };
 
 template <typename F>
@@ -89,12 +96,17 @@ constexpr size_t variable_bytes_of() {
 template <typename F>
 class Step final : public AnyStep {
  public:
-  Step(const F& function, StatePlace place)
+  Step(const F& function, Placement place)
       : function_(function), soft_(function.make_soft()), place_(place) {}
 
   Decision open(OpeningFlow& flow) override {
     NewFlow<F> typed(flow, place_);
     return function_.open(typed, soft_);
+  }
+  Decision stray(OpeningFlow& packet) override {
+    NewFlow<F> typed(packet, place_);
+    if constexpr (requires { function_.stray(typed, soft_); }) return function_.stray(typed, soft_);
+    return Decision::accept();
   }
   bool hears_ends() const override { return HearsEnds<F>; }
   void close(const FlowEnd& flow, const uint8_t* hard) override {
@@ -117,6 +129,12 @@ class Step final : public AnyStep {
       std::memcpy(hard + place_.hard_offset, &*carried, sizeof(Hard));
     }
     return true;
+  }
+  void sweep(FlowTable& table, uint32_t bucket, uint32_t looks) override {
+    if constexpr (requires(SweptBucket & swept) { function_.sweep(swept, soft_); }) {
+      SweptBucket swept(table, bucket, place_.owner, looks, sweep_places_[bucket]);
+      function_.sweep(swept, soft_);
+    }
   }
   bool has_process() const override { return Processes<F>; }
   void process(BurstFrame& frame, Side side) override {
@@ -155,7 +173,8 @@ class Step final : public AnyStep {
 
   const F& function_;
   typename F::Soft soft_;
-  StatePlace place_;
+  Placement place_;
+  std::array<uint32_t, kMaxBuckets> sweep_places_{};  // where the next sweep of a bucket goes on
 };
 
 template <typename F>
@@ -185,14 +204,14 @@ class Function final : public AnyFunction {
     if constexpr (requires { function_.process_changes(); }) return function_.process_changes();
     return 0;
   }
-  std::optional<Timeouts> timeouts() const override {
-    if constexpr (requires { function_.timeouts(); }) return function_.timeouts();
-    return std::nullopt;
-  }
   bool translates() const override { return Translates<F>; }
   bool maps_endpoints() const override { return maps_endpoints_of<F>(); }
   std::span<const Be32> external_addresses() const override {
     if constexpr (Translates<F>) return function_.external_addresses();
+    return {};
+  }
+  std::span<const Forward> forwards() const override {
+    if constexpr (requires { function_.forwards(); }) return function_.forwards();
     return {};
   }
   FlowKey outside_key(const FlowKey& inside, const uint8_t* hard) const override {
@@ -203,7 +222,11 @@ class Function final : public AnyFunction {
     }
     return inside.reversed();
   }
-  std::unique_ptr<AnyStep> make_step(StatePlace place) const override {
+  std::vector<std::string> counter_names() const override {
+    if constexpr (requires { function_.counter_names(); }) return function_.counter_names();
+    return {};
+  }
+  std::unique_ptr<AnyStep> make_step(Placement place) const override {
     return std::make_unique<Step<F>>(function_, place);
   }
 

@@ -1,6 +1,7 @@
 // Everything about one bucket: its pages, and that records, index and free list say the same.
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <unordered_map>
 
 #include "state/extent_reader.h"
@@ -101,9 +102,9 @@ class BucketCheck {
   }
   // Null: no used record of the bucket.
   Record* record(RecordId id) {
-    const auto place = place_of_.find(id / kRecordsPerPage);
-    if (place == place_of_.end() || id % kRecordsPerPage >= used_of(place->second)) return nullptr;
-    return &records_[place->second * kRecordsPerPage + id % kRecordsPerPage];
+    const auto place = place_of_.find(record_page(id));
+    if (place == place_of_.end() || record_place(id) >= used_of(place->second)) return nullptr;
+    return &records_[place->second * kRecordsPerPage + record_place(id)];
   }
 
   void walk_free_list() {
@@ -253,7 +254,7 @@ class BucketCheck {
     for (size_t place = 0; place < record_pages_.size(); ++place) {
       for (uint32_t i = 0; i < used_of(place); ++i) {
         ++used_records_;
-        const RecordId id = record_pages_[place] * kRecordsPerPage + i;
+        const RecordId id = record_id(record_pages_[place], i);
         const FlowRecord& flow = regions_.record(id);
         const Record& found = records_[place * kRecordsPerPage + i];
         const bool live = flow.phase != FlowPhase::kFree;
@@ -268,7 +269,7 @@ class BucketCheck {
     const uint32_t checksum = record_checksum(id, flow);
     if (flow.checksum != checksum) {
       add(live ? Severity::kDamage : Severity::kWaste, where, "checksum", number(flow.checksum),
-          number(checksum) + (live ? ", if it is " + key_text(flow.inside_key) : ""));
+          number(checksum) + (live ? ", if it is " + inside_text(flow) : ""));
     }
     if (flow.version % 2 != 0) {
       add(Severity::kWaste, where, "version", number(flow.version),
@@ -283,7 +284,7 @@ class BucketCheck {
 
   void check_live(RecordId id, const FlowRecord& flow, const Record& found) {
     ++(is_flow(flow) ? flows_ : keyed_);
-    const std::string where = "record " + number(id) + " (" + key_text(flow.inside_key) + ")";
+    const std::string where = "record " + number(id) + " (" + inside_text(flow) + ")";
     if (flow.phase > FlowPhase::kKeyed) {
       damage(where, "phase", number(static_cast<uint64_t>(flow.phase)), "0 to 6");
     }
@@ -295,6 +296,7 @@ class BucketCheck {
       damage(where, "side of key " + number(i), number(static_cast<uint64_t>(keys.keys[i].side)),
              number(i));
     }
+    check_family(where, flow);
     if (found.on_free_list) damage(where, "live record", "on the free list", "not on it");
     // Two keys of one tag: two entries that stand for either.
     const HashSecret secret = regions_.superblock().secret;
@@ -307,11 +309,43 @@ class BucketCheck {
         damage(where, std::string("index entries of the ") + side + " key", number(found.by_key[i]),
                number(each));
       }
-      (i == 0 ? inside_ : outside_).push_back({hashes[i], id});
+      (i == 0 ? inside_ : outside_).push_back({hash_of(flow, keys.keys[i], secret), id});
     }
     check_extent(where, id, flow);
     if (is_host(flow)) hosts_.push_back(id);
-    if (flow.users == kGuest) ++guests_[hash_key(endpoint_key(flow.inside_key), secret)];
+    if (is_guest(flow)) ++guests_[hash_key(endpoint_key(flow.inside_key), secret)];
+  }
+
+  void check_family(const std::string& where, const FlowRecord& flow) {
+    if (!is_flow(flow)) return;
+    const Family family = flow.inside_key.family;
+    if (flow.outside_key.family != family || (family != Family::kIpv4 && family != Family::kIpv6)) {
+      damage(where, "families of the keys",
+             number(static_cast<uint64_t>(family)) + " and " +
+                 number(static_cast<uint64_t>(flow.outside_key.family)),
+             "0 for both (IPv4), or 6 for both (IPv6)");
+    } else if (flow.is_wide() && !has_its_folds(flow, regions_.superblock().secret)) {
+      damage(where, "addresses in the keys",
+             number(flow.inside_key.src.raw) + " and " + number(flow.inside_key.dst.raw),
+             "the folds of the record's IPv6 addresses, reversed in the outside key");
+    }
+  }
+
+  // Of the same side's index key: is it the same flow's?
+  static bool same_key(const FlowRecord& one, const FlowRecord& other, bool inside) {
+    const size_t which = inside ? 0 : 1;
+    const bool same_keys = index_keys(one).keys[which] == index_keys(other).keys[which];
+    return same_keys && (!one.is_wide() || one.addresses == other.addresses);
+  }
+
+  // Of what tells flows apart on one side; the index goes by the key alone.
+  static uint64_t hash_of(const FlowRecord& flow, const FlowKey& key, HashSecret secret) {
+    uint64_t hash = hash_key(key, secret);
+    if (!flow.is_wide()) return hash;
+    uint64_t words[sizeof(WideAddresses) / sizeof(uint64_t)];
+    std::memcpy(words, &flow.addresses, sizeof(words));
+    for (const uint64_t word : words) hash = hash_words(hash, word, secret);
+    return hash;
   }
 
   void check_twins() {
@@ -321,10 +355,10 @@ class BucketCheck {
         if ((*keys)[i].first != (*keys)[i - 1].first) continue;
         const RecordId one = (*keys)[i - 1].second, other = (*keys)[i].second;
         const bool inside = keys == &inside_;
-        const size_t which = inside ? 0 : 1;
-        const FlowKey key = index_keys(regions_.record(one)).keys[which];
-        if (!(key == index_keys(regions_.record(other)).keys[which])) continue;
-        damage("record " + number(other), inside ? "inside key" : "outside key", key_text(key),
+        const FlowRecord& flow = regions_.record(other);
+        if (!same_key(regions_.record(one), flow, inside)) continue;
+        damage("record " + number(other), inside ? "inside key" : "outside key",
+               inside ? inside_text(flow) : outside_text(flow),
                "a key of its own: record " + number(one) + " has it too");
       }
     }
@@ -339,9 +373,9 @@ class BucketCheck {
       const uint64_t own = is_flow(host) ? 1 : 0;
       const uint64_t users = own + (of_host == guests_.end() ? 0 : of_host->second);
       if (of_host != guests_.end()) guests_.erase(of_host);
-      if (host.users == users) continue;
+      if (user_count(host) == users) continue;
       damage("record " + number(id) + " (" + key_text(host.inside_key) + ")",
-             "flows of its endpoint", number(host.users), number(users));
+             "flows of its endpoint", number(user_count(host)), number(users));
     }
     for (const auto& [hash, flows] : guests_) {
       damage("", "mapped flows of an endpoint without its mapping", number(flows), "0");

@@ -16,8 +16,8 @@ namespace flowkeep {
 namespace {
 
 std::string flow_name(RecordId id, const FlowRecord& record) {
-  return "record " + std::to_string(id) + ": " + key_text(record.inside_key) + ", outside " +
-         key_text(record.outside_key);
+  return "record " + std::to_string(id) + ": " + inside_text(record) + ", outside " +
+         outside_text(record);
 }
 
 }  // namespace
@@ -92,8 +92,9 @@ void BucketSalvage::read_list() {
     page = static_cast<uint32_t>(regions_.page_word(page) >> 32);
   }
   for (const auto& [id, tags] : tags_) {
-    if (!may_be_ours(id / kRecordsPerPage, PageKind::kRecords)) continue;
-    if (is_indexed(id, regions_.record(id))) add_record_page(id / kRecordsPerPage);
+    if (record_place(id) >= kRecordsPerPage) continue;
+    if (!may_be_ours(record_page(id), PageKind::kRecords)) continue;
+    if (is_indexed(id, regions_.record(id))) add_record_page(record_page(id));
   }
 }
 
@@ -120,7 +121,7 @@ bool BucketSalvage::header_tells_the_truth() const {
   for (const uint32_t page : record_pages_) {
     const uint32_t used = page == header.record_page ? header.records_used : kRecordsPerPage;
     for (uint32_t i = 0; i < used; ++i) {
-      const FlowRecord& record = regions_.record(page * kRecordsPerPage + i);
+      const FlowRecord& record = regions_.record(record_id(page, i));
       live += is_flow(record) ? 1 : 0;
       keyed += record.phase == FlowPhase::kKeyed ? 1 : 0;
     }
@@ -130,7 +131,7 @@ bool BucketSalvage::header_tells_the_truth() const {
 
 bool BucketSalvage::was_in_use(uint32_t page, uint32_t place, bool header_is_true) const {
   const BucketHeader& header = regions_.bucket(chain_, bucket_);
-  const RecordId id = page * kRecordsPerPage + place;
+  const RecordId id = record_id(page, place);
   if (is_indexed(id, regions_.record(id))) return true;
   const bool is_newest = page == header.record_page;
   return header_is_true && (!is_newest || place < header.records_used);
@@ -140,7 +141,7 @@ void BucketSalvage::judge_records(const LostFlow& lost) {
   const bool header_is_true = header_tells_the_truth();
   for (const uint32_t page : record_pages_) {
     for (uint32_t place = 0; place < kRecordsPerPage; ++place) {
-      judge(page * kRecordsPerPage + place, was_in_use(page, place, header_is_true), lost);
+      judge(record_id(page, place), was_in_use(page, place, header_is_true), lost);
     }
   }
 }
@@ -159,7 +160,8 @@ void BucketSalvage::judge(RecordId id, bool in_use, const LostFlow& lost) {
   const IndexKeys keys = index_keys(record);
   const bool fits = whole && record.phase <= FlowPhase::kKeyed && record.bucket == bucket_ &&
                     keys.keys[0].side == Side::kInside &&
-                    (keys.count == 1 || keys.keys[1].side == Side::kOutside);
+                    (keys.count == 1 || keys.keys[1].side == Side::kOutside) &&
+                    (!record.is_wide() || has_its_folds(record, regions_.superblock().secret));
   // An endpoint without a flow of its own is known again when its other flows are put back.
   if (fits && record.phase == FlowPhase::kKeyed && record.users != 0) return;
   const auto extent =
@@ -188,21 +190,25 @@ void BucketSalvage::give_up_twins(const LostFlow& lost) {
   std::ranges::stable_sort(newest_first, std::greater(), [](const Kept* kept) {
     return std::pair(kept->record.opened_s, kept->record.last_seen_s);
   });
-  const auto bytes_of = [](const FlowKey& key) {
-    return std::string(reinterpret_cast<const char*>(&key), sizeof(key));
+  const auto bytes_of = [](const FlowRecord& record, const FlowKey& key) {
+    std::string bytes(reinterpret_cast<const char*>(&key), sizeof(key));
+    if (record.is_wide()) {
+      bytes.append(reinterpret_cast<const char*>(&record.addresses), sizeof(record.addresses));
+    }
+    return bytes;
   };
   std::set<std::string> keys;
   std::vector<Kept> single;
   for (Kept* kept : newest_first) {
     const FlowRecord& record = kept->record;
     const IndexKeys own = index_keys(record);
-    if (std::ranges::any_of(own,
-                            [&](const FlowKey& key) { return keys.contains(bytes_of(key)); })) {
-      lost("a second flow with a key of another: " + key_text(record.inside_key) + ", outside " +
-           key_text(record.outside_key));
+    if (std::ranges::any_of(
+            own, [&](const FlowKey& key) { return keys.contains(bytes_of(record, key)); })) {
+      lost("a second flow with a key of another: " + inside_text(record) + ", outside " +
+           outside_text(record));
       continue;
     }
-    for (const FlowKey& key : own) keys.insert(bytes_of(key));
+    for (const FlowKey& key : own) keys.insert(bytes_of(record, key));
     single.push_back(std::move(*kept));
   }
   kept_ = std::move(single);
@@ -224,8 +230,10 @@ FlowTable::Opened BucketSalvage::reopen(FlowTable& table, const FlowRecord& kept
     const bool has_second = index_keys(kept).count == 2;
     return table.open_keyed(bucket_, kept.inside_key, has_second ? &kept.outside_key : nullptr);
   }
-  return kept.users == 0 ? table.open(bucket_, kept.inside_key, kept.outside_key)
-                         : table.open_mapped(bucket_, kept.inside_key, kept.outside_key);
+  return kept.users == 0 ? table.open(bucket_, kept.inside_key, kept.outside_key,
+                                      kept.is_wide() ? &kept.addresses : nullptr)
+                         : table.open_mapped(bucket_, kept.inside_key, kept.outside_key,
+                                             (kept.users & kUnleased) == 0);
 }
 
 size_t BucketSalvage::put_back(FlowTable& table, const LostFlow& lost) const {
@@ -233,7 +241,7 @@ size_t BucketSalvage::put_back(FlowTable& table, const LostFlow& lost) const {
   for (const auto& [kept, extent] : kept_) {
     const auto opened = reopen(table, kept);
     if (opened.status != OpenStatus::kOk) {
-      lost("no room for " + key_text(kept.inside_key));
+      lost("no room for " + inside_text(kept));
       continue;
     }
     FlowRecord& record = table.stage(opened.id);
@@ -243,11 +251,12 @@ size_t BucketSalvage::put_back(FlowTable& table, const LostFlow& lost) const {
     record.opened_s = kept.opened_s;
     record.last_seen_s = kept.last_seen_s;
     std::memcpy(record.hard, kept.hard, sizeof(record.hard));
+    table.store_soft(opened.id, 0, kept.soft);
     const OpenStatus status = table.set_extent(opened.id, extent);
     if (status == OpenStatus::kOk) {
       put_back += is_flow(kept) ? 1 : 0;
     } else {
-      lost("no room for the extent of " + key_text(kept.inside_key));
+      lost("no room for the extent of " + inside_text(kept));
       table.close(opened.id);
     }
     table.commit({});

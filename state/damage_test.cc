@@ -129,7 +129,7 @@ class DamageTest : public testing::Test {
       std::erase_if(flows, [&, in = bucket](const auto& flow) {
         if (find_inside(table, in, flow.first) != 0) return false;
         ++missing;
-        const std::string key = key_text(inside_key(flow.first));
+        const std::string key = name_of_flow(flow.first);
         const bool named = std::ranges::any_of(report.steps, [&](const RepairStep& step) {
           return step.kind == RepairKind::kLost &&
                  (step.what.find(key) != std::string::npos ||
@@ -227,7 +227,7 @@ TEST_F(DamageTest, WithoutTheSecretTheFlowsAreGivenUpByName) {
   int status = 0;
   const std::string text = tool({"repair"}, status);
   EXPECT_EQ(status, kPoolFindings);
-  EXPECT_TRUE(says(text, {"secret", "given up", key_text(inside_key(1))}));
+  EXPECT_TRUE(says(text, {"secret", "given up", name_of_flow(1)}));
   EXPECT_EQ(start(), "");
 }
 
@@ -334,8 +334,7 @@ TEST_F(DamageTest, AChainWhoseNameIsGoneIsGivenUpByItsFlows) {
   EXPECT_TRUE(says(start(), {"chain 0", "directory entry"}));
   int status = 0;
   const std::string text = tool({"repair"}, status);
-  EXPECT_TRUE(
-      says(text, {"the chain is given up", key_text(inside_key(1)), key_text(inside_key(8))}));
+  EXPECT_TRUE(says(text, {"the chain is given up", name_of_flow(1), name_of_flow(8)}));
   EXPECT_EQ(start(), "");
 }
 
@@ -479,7 +478,7 @@ TEST_F(DamageTest, AWholePageOfRecordsIsGivenUpFlowByFlow) {
     uint32_t page = regions.bucket(0, kPreciousBucket).record_page;
     while (regions.page_word(page) >> 32 != 0)
       page = static_cast<uint32_t>(regions.page_word(page) >> 32);
-    for (RecordId id = page * kRecordsPerPage; id < (page + 1) * kRecordsPerPage; ++id) {
+    for (RecordId id = record_id(page, 0); id < record_id(page, kRecordsPerPage); ++id) {
       flows += regions.record(id).phase != FlowPhase::kFree ? 1 : 0;
     }
     std::memset(regions.page(page), 0, kPageBytes);

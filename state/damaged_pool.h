@@ -247,10 +247,10 @@ class DamagedPool {
         break;
       }
       case 8: {
-        const auto first =
-            static_cast<RecordId>((reinterpret_cast<std::byte*>(words.data()) - base()) /
-                                  static_cast<ptrdiff_t>(sizeof(FlowRecord)));
-        for (RecordId id = first; id < first + kRecordsPerPage; ++id) {
+        const auto page =
+            static_cast<uint32_t>((reinterpret_cast<std::byte*>(words.data()) - base()) /
+                                  static_cast<ptrdiff_t>(kPageBytes));
+        for (RecordId id = record_id(page, 0); id < record_id(page, kRecordsPerPage); ++id) {
           regions().record(id).checksum = record_checksum(id, regions().record(id));
         }
         break;

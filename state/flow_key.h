@@ -1,8 +1,13 @@
 // FlowKey: the five-tuple of a packet as seen on the wire at the port where it entered, and its
 // keyed hash. Addresses and ports are kept in network byte order, as big-endian integer types of
 // their own that convert explicitly.
+//
+// An IPv6 address does not fit: in its place is a keyed fold of it, and the addresses themselves
+// travel beside the key as WideAddresses. Two flows may so have the same key; they are one only if
+// their addresses are equal too.
 #pragma once
 
+#include <array>
 #include <bit>
 #include <compare>
 #include <cstdint>
@@ -44,7 +49,7 @@ inline constexpr uint8_t kKeyedMark = 2;     // and above: state of a function b
 // inside; from the outside the identifier is in dst_port and src_port is 0 (so that the reversed
 // key of a request equals the key of its reply). Other protocols: both ports 0.
 struct FlowKey {
-  Be32 src;
+  Be32 src;  // IPv6: fold_address() of the address
   Be32 dst;
   Be16 src_port;
   Be16 dst_port;
@@ -100,6 +105,40 @@ inline uint64_t hash_key(const FlowKey& key, HashSecret secret) {
   uint64_t words[2];
   std::memcpy(words, &key, sizeof(words));
   return hash_words(words[0], words[1], secret);
+}
+
+using Ipv6Address = std::array<uint8_t, 16>;
+
+// The addresses of an IPv6 packet or flow, as they lie on the wire.
+struct WideAddresses {
+  Ipv6Address src{};
+  Ipv6Address dst{};
+
+  constexpr WideAddresses reversed() const { return {dst, src}; }
+  friend bool operator==(const WideAddresses& a, const WideAddresses& b) {
+    return std::memcmp(&a, &b, sizeof(WideAddresses)) == 0;
+  }
+};
+static_assert(sizeof(WideAddresses) == 32);
+
+// What stands for an IPv6 address in a FlowKey. Keyed, so that nobody outside can find two
+// addresses of the same fold.
+inline Be32 fold_address(const Ipv6Address& address, HashSecret secret) {
+  uint64_t words[2];
+  std::memcpy(words, address.data(), sizeof(words));
+  return Be32{static_cast<uint32_t>(hash_words(words[0], words[1], secret))};
+}
+
+// The key of an IPv6 packet, without what its upper layer adds.
+inline FlowKey wide_key(const WideAddresses& addresses, uint8_t protocol, Side side,
+                        HashSecret secret) {
+  FlowKey key;
+  key.src = fold_address(addresses.src, secret);
+  key.dst = fold_address(addresses.dst, secret);
+  key.protocol = protocol;
+  key.side = side;
+  key.family = Family::kIpv6;
+  return key;
 }
 
 // Hash of an inside endpoint, the scope that NAT chains are steered by.

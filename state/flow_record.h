@@ -1,5 +1,9 @@
-// FlowRecord: everything that a chain's functions must not lose about one flow: 128 bytes, two
+// FlowRecord: everything that a chain's functions must not lose about one flow: 192 bytes, three
 // cache lines of the state pool. Described byte by byte in docs/state-format.md.
+//
+// Packets of IPv4 need the first two lines only. The third has what IPv6 adds to the keys, and soft
+// state of functions, which lies there alone: read it with FlowTable::soft(), not from a record
+// that this burst has staged.
 #pragma once
 
 #include <cstddef>
@@ -22,6 +26,7 @@ enum class FlowPhase : uint8_t {
 };
 
 inline constexpr size_t kHardStateBytes = 64;
+inline constexpr size_t kSoftStateBytes = 32;
 
 struct alignas(64) FlowRecord {
   // Line 0.
@@ -43,11 +48,20 @@ struct alignas(64) FlowRecord {
   uint32_t version;
   // Line 1: the functions' hard state, each at the offset that the revision's layout gives it.
   uint8_t hard[kHardStateBytes];  // +64
+  // Line 2.
+  // +128 of the inside key; the outside key's are the same, reversed. IPv4: anything
+  WideAddresses addresses;
+  // +160 the functions' soft state. Soft: stored in place, never logged, may be anything after a
+  // power failure
+  uint8_t soft[kSoftStateBytes];
+
+  bool is_wide() const { return inside_key.family == Family::kIpv6; }
 };
-static_assert(sizeof(FlowRecord) == 128);
+static_assert(sizeof(FlowRecord) == 192);
 static_assert(offsetof(FlowRecord, phase) == 32 && offsetof(FlowRecord, next_free) == 48);
 static_assert(offsetof(FlowRecord, bucket) == 34 && offsetof(FlowRecord, checksum) == 36);
 static_assert(offsetof(FlowRecord, extent) == 52);
 static_assert(offsetof(FlowRecord, last_seen_s) == 56 && offsetof(FlowRecord, hard) == 64);
+static_assert(offsetof(FlowRecord, addresses) == 128 && offsetof(FlowRecord, soft) == 160);
 
 }  // namespace flowkeep

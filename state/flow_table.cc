@@ -21,15 +21,11 @@ namespace flowkeep {
 
 namespace {
 
-// An opening stages its record (2), its bucket (1), for each of its two keys an index group or two,
+// An opening stages its record (3), its bucket (1), for each of its two keys an index group or two,
 // and now and then a directory line or two for a split; a guest's also its endpoint's host (2).
-constexpr uint32_t kLinesPerChange = 10;
+constexpr uint32_t kLinesPerChange = 11;
 constexpr uint32_t kLinesInReserve = 64;
 constexpr uint32_t kClaimsPerChange = 3;
-
-constexpr uint64_t record_line(RecordId id) {
-  return uint64_t{id} * (sizeof(FlowRecord) / kLineBytes);
-}
 
 }  // namespace
 
@@ -57,15 +53,20 @@ struct FlowTable::Impl {
   const FlowRecord& view(RecordId id) const {
     return *reinterpret_cast<const FlowRecord*>(write_set.view(record_line(id)));
   }
-  bool is_of(RecordId id, const FlowKey& key) const {
+  bool is_of(RecordId id, const FlowKey& key, const WideAddresses* addresses) const {
     const FlowRecord& record = view(id);
-    const FlowKey& own = key.side == Side::kInside ? record.inside_key : record.outside_key;
+    const bool is_inside = key.side == Side::kInside;
+    const FlowKey& own = is_inside ? record.inside_key : record.outside_key;
     if (key.mark == kEndpointMark) return is_host(record) && endpoint_key(own) == key;
-    return own == key && (key.mark != 0) == (record.phase == FlowPhase::kKeyed);
+    if (!(own == key) || (key.mark != 0) != (record.phase == FlowPhase::kKeyed)) return false;
+    if (key.family != Family::kIpv6 || key.mark != 0) [[likely]]
+      return true;
+    return record.addresses == (is_inside ? *addresses : addresses->reversed());
   }
-  RecordId find(uint32_t bucket, const FlowKey& key) const {
+  RecordId find(uint32_t bucket, const FlowKey& key,
+                const WideAddresses* addresses = nullptr) const {
     return index.find(bucket, hash_tag(hash_key(key, secret)),
-                      [&](RecordId id) { return is_of(id, key); });
+                      [&](RecordId id) { return is_of(id, key, addresses); });
   }
   void use_log(uint32_t number);
   void write_redo_record(BurstPositions after);
@@ -79,6 +80,10 @@ struct FlowTable::Impl {
   void leave_endpoint(RecordId guest);
   void free_record_of(RecordId id);
   bool is_sound(RecordId id) const;
+  void clear_soft(RecordId id) {
+    constexpr uint8_t kNoSoftState[kSoftStateBytes] = {};
+    persistence.store(regions.record(id).soft, kNoSoftState, sizeof(kNoSoftState));
+  }
   bool is_record_page(uint32_t bucket, uint32_t page) const;
 
   const Regions regions;
@@ -139,16 +144,20 @@ void FlowTable::prefetch_record(uint32_t bucket, uint64_t hash) const {
   impl_->index.prefetch_record(bucket, hash_tag(hash));
 }
 
-RecordId FlowTable::find_indexed(uint32_t bucket, const FlowKey& key, uint64_t hash) const {
+RecordId FlowTable::find_indexed(uint32_t bucket, const FlowKey& key, uint64_t hash,
+                                 const WideAddresses* addresses) const {
+  assert(key.family != Family::kIpv6 || key.mark != 0 || addresses != nullptr);
   impl_->flush.some();
   return impl_->index.find(bucket, hash_tag(hash),
-                           [&](RecordId id) { return impl_->is_of(id, key); });
+                           [&](RecordId id) { return impl_->is_of(id, key, addresses); });
 }
 
-RecordId FlowTable::find(uint32_t bucket, const FlowKey& key, uint64_t hash) const {
-  if (const RecordId id = find_indexed(bucket, key, hash); id != 0 || key.mark != 0) return id;
+RecordId FlowTable::find(uint32_t bucket, const FlowKey& key, uint64_t hash,
+                         const WideAddresses* addresses) const {
+  const RecordId id = find_indexed(bucket, key, hash, addresses);
+  if (id != 0 || key.mark != 0 || key.family != Family::kIpv4) return id;
   const RecordId host = impl_->find(bucket, endpoint_key(key));
-  return host != 0 && impl_->is_of(host, key) ? host : 0;
+  return host != 0 && impl_->is_of(host, key, nullptr) ? host : 0;
 }
 
 const FlowRecord& FlowTable::record(RecordId id) const {
@@ -164,23 +173,27 @@ bool FlowTable::has_room(uint32_t n, size_t extent_bytes) const {
          impl_->claims.room() >= n * claims && impl_->extents.room() >= 2 * n;
 }
 
-FlowTable::Opened FlowTable::open(uint32_t bucket, const FlowKey& inside, const FlowKey& outside) {
+FlowTable::Opened FlowTable::open(uint32_t bucket, const FlowKey& inside, const FlowKey& outside,
+                                  const WideAddresses* addresses) {
+  assert((inside.family == Family::kIpv6) == (addresses != nullptr));
   assert(inside.side == Side::kInside && outside.side == Side::kOutside);
   FlowRecord content = {};
   content.inside_key = inside;
   content.outside_key = outside;
   content.phase = FlowPhase::kOpening;
+  if (addresses != nullptr) content.addresses = *addresses;
   return impl_->open_record(bucket, content);
 }
 
 FlowTable::Opened FlowTable::open_mapped(uint32_t bucket, const FlowKey& inside,
-                                         const FlowKey& outside) {
+                                         const FlowKey& outside, bool leased) {
+  assert(inside.family == Family::kIpv4);
   const RecordId host = impl_->find(bucket, endpoint_key(inside));
   FlowRecord content = {};
   content.inside_key = inside;
   content.outside_key = outside;
   content.phase = FlowPhase::kOpening;
-  content.users = host == 0 ? 1 : kGuest;
+  content.users = (host == 0 ? 1 : kGuest) | (leased ? 0 : kUnleased);
   if (host == 0) return impl_->open_record(bucket, content);
   const FlowRecord& found = record(host);
   if (!(endpoint_key(found.outside_key) == endpoint_key(outside)) || found.inside_key == inside) {
@@ -224,8 +237,10 @@ FlowTable::Opened FlowTable::Impl::open_record(uint32_t bucket, const FlowRecord
   const FlowRecord& next_free = regions.record(free_record(bucket));
   __builtin_prefetch(&next_free);
   __builtin_prefetch(next_free.hard);
+  __builtin_prefetch(next_free.soft, 1);
+  const WideAddresses addresses[] = {content.addresses, content.addresses.reversed()};
   for (uint32_t i = 0; i < keys.count; ++i) {
-    const auto same = [&](RecordId id) { return is_of(id, keys.keys[i]); };
+    const auto same = [&](RecordId id) { return is_of(id, keys.keys[i], &addresses[i]); };
     if (index.find(bucket, tags[i], same) != 0) return {OpenStatus::kKeyExists, 0};
   }
   // What may fail comes first. Growth that turns out not to be needed stays the bucket's.
@@ -251,6 +266,8 @@ FlowTable::Opened FlowTable::Impl::open_record(uint32_t bucket, const FlowRecord
   record.phase = content.phase;
   record.users = content.users;
   record.bucket = static_cast<uint16_t>(bucket);
+  if (content.is_wide()) record.addresses = content.addresses;
+  clear_soft(id);
   BucketHeader& header = index.stage_header(bucket);
   ++(content.phase == FlowPhase::kKeyed ? header.keyed : header.flows);
   return {OpenStatus::kOk, id};
@@ -267,6 +284,7 @@ FlowTable::Opened FlowTable::Impl::reopen_host(RecordId id, const FlowKey& insid
   BucketHeader& header = index.stage_header(record.bucket);
   ++header.flows;
   --header.keyed;
+  clear_soft(id);
   return {OpenStatus::kOk, id};
 }
 
@@ -288,12 +306,12 @@ OpenStatus FlowTable::Impl::ensure_free_record(uint32_t bucket) {
 RecordId FlowTable::Impl::free_record(uint32_t bucket) const {
   const BucketHeader& header = index.header(bucket);
   if (header.free_record != 0) return header.free_record;
-  return header.record_page * kRecordsPerPage + header.records_used;
+  return record_id(header.record_page, header.records_used);
 }
 
 // Of the bucket's pages, and not a live flow's?
 bool FlowTable::Impl::may_take(uint32_t bucket, RecordId id) const {
-  if (!is_record_page(bucket, id / kRecordsPerPage)) return false;
+  if (!is_record_page(bucket, record_page(id)) || record_place(id) >= kRecordsPerPage) return false;
   return index.header(bucket).free_record == 0 || view(id).phase == FlowPhase::kFree;
 }
 
@@ -323,8 +341,8 @@ void FlowTable::close(RecordId id) {
     self.extents.release(record.bucket, record.extent);
     stage(id).extent = 0;
   }
-  if (is_host(record) && record.users > 1) return self.leave_host(id);
-  if (record.users == kGuest) self.leave_endpoint(id);
+  if (is_host(record) && user_count(record) > 1) return self.leave_host(id);
+  if (is_guest(record)) self.leave_endpoint(id);
   self.free_record_of(id);
 }
 
@@ -332,7 +350,7 @@ bool FlowTable::Impl::is_sound(RecordId id) const {
   const FlowRecord& record = view(id);
   const bool is_idle_host = record.phase == FlowPhase::kKeyed && record.users != 0;
   return record.phase != FlowPhase::kFree && !is_idle_host && record.bucket < kMaxBuckets &&
-         is_record_page(record.bucket, id / kRecordsPerPage);
+         is_record_page(record.bucket, record_page(id));
 }
 
 // The host's own flow ends, and it stays for the others.
@@ -355,7 +373,8 @@ void FlowTable::Impl::leave_endpoint(RecordId guest) {
     ++damage.met;
     return;
   }
-  if (view(host).phase == FlowPhase::kKeyed && view(host).users == 1) return free_record_of(host);
+  if (view(host).phase == FlowPhase::kKeyed && user_count(view(host)) == 1)
+    return free_record_of(host);
   --write_set.stage_record(record_line(host)).users;
 }
 
@@ -378,6 +397,21 @@ void FlowTable::touch(RecordId id, uint32_t now_s) {
   if (staged != nullptr) staged->last_seen_s = now_s;
 }
 
+// ---- Soft state.
+
+std::span<const uint8_t, kSoftStateBytes> FlowTable::soft(RecordId id) const {
+  return impl_->regions.record(id).soft;
+}
+
+void FlowTable::store_soft(RecordId id, size_t offset, std::span<const uint8_t> state) {
+  assert(offset % 8 == 0 && state.size() % 8 == 0 && offset + state.size() <= kSoftStateBytes);
+  impl_->persistence.store(impl_->regions.record(id).soft + offset, state.data(), state.size());
+}
+
+void FlowTable::prefetch_soft(RecordId id) const {
+  __builtin_prefetch(impl_->regions.record(id).soft, 1);
+}
+
 // ---- Extents.
 
 std::span<const std::byte> FlowTable::extent(RecordId id) const {
@@ -389,8 +423,8 @@ std::span<const std::byte> FlowTable::extent(RecordId id) const {
 OpenStatus FlowTable::set_extent(RecordId id, std::span<const std::byte> content) {
   assert(content.size() <= kMaxExtentBytes && !impl_->committed);
   Impl& self = *impl_;
-  // The record's two lines and its release come on top of what write() looks for itself.
-  if (self.write_set.room() < 2 + Extents::kLinesPerChange || self.extents.room() == 0) {
+  // The record's lines and its release come on top of what write() looks for itself.
+  if (self.write_set.room() < kRecordLines + Extents::kLinesPerChange || self.extents.room() == 0) {
     return OpenStatus::kWriteSetFull;
   }
   const FlowRecord before = self.view(id);
@@ -426,6 +460,14 @@ bool FlowTable::lease_acquire(uint32_t address_index, uint32_t block, uint32_t b
   impl_->persistence.flush(word, sizeof(*word));
   impl_->lease_acquired = true;
   return true;
+}
+
+void FlowTable::lease_release(uint32_t address_index, uint32_t block, uint32_t bucket) {
+  assert(address_index < kMaxExternalAddresses && block < kPortBlocks);
+  assert(impl_->write_set.empty() && !impl_->committed);
+  uint32_t* word = &impl_->regions.leases(impl_->chain)[address_index * kPortBlocks + block];
+  if (!impl_->persistence.compare_and_swap(word, bucket + 1, 0u)) return;
+  impl_->persistence.flush(word, sizeof(*word));
 }
 
 // ---- Commit.
@@ -509,7 +551,7 @@ RecordId FlowTable::sweep_next(uint32_t bucket, uint32_t& budget) {
       if (is_newest && used == 0) --budget;  // a link may lead back to it
       continue;
     }
-    const RecordId id = cursor.page * kRecordsPerPage + cursor.record++;
+    const RecordId id = record_id(cursor.page, cursor.record++);
     --budget;
     if (self.view(id).phase == FlowPhase::kFree) continue;
     // As the last burst left it; what this one stages gets its checksum at commit.

@@ -21,7 +21,7 @@
 
 namespace flowkeep {
 
-// Index of a FlowRecord within the pool's pages; 0 is none. byte offset = id * sizeof(FlowRecord).
+// Names a FlowRecord of the pool (record_id() in state/layout.h); 0 is none.
 using RecordId = uint32_t;
 
 // Absolute positions in a worker slot's rings after a burst (see dataplane/worker_slot.h). Opaque
@@ -60,9 +60,12 @@ class FlowTable {
   // Prefetches the record that the index suggests; may be wrong, costs nothing if it is.
   void prefetch_record(uint32_t bucket, uint64_t hash) const;
   // What the index has under this very key (state/index_keys.h), as this burst sees it. 0: nothing.
-  RecordId find_indexed(uint32_t bucket, const FlowKey& key, uint64_t hash) const;
+  // `addresses`: of an IPv6 key, as a packet that has this key has them; not looked at for IPv4.
+  RecordId find_indexed(uint32_t bucket, const FlowKey& key, uint64_t hash,
+                        const WideAddresses* addresses = nullptr) const;
   // The flow with this key, also one that is found by its endpoint. 0 if there is no such flow.
-  RecordId find(uint32_t bucket, const FlowKey& key, uint64_t hash) const;
+  RecordId find(uint32_t bucket, const FlowKey& key, uint64_t hash,
+                const WideAddresses* addresses = nullptr) const;
 
   // The record as this burst sees it (staged copy if there is one).
   const FlowRecord& record(RecordId id) const;
@@ -71,16 +74,20 @@ class FlowTable {
   // Room for `n` more flow openings or changes before the write set might overflow, each of which
   // sets an extent of up to `extent_bytes`? A burst ends early when not.
   bool has_room(uint32_t n, size_t extent_bytes = 0) const;
-  // A fresh record with both keys indexed. phase, revision, times, hard must be filled through
-  // stage().
+  // A fresh record with both keys indexed, and its soft state zero. phase, revision, times, hard
+  // must be filled through stage(). `addresses`: of an IPv6 flow, as the inside key has them; the
+  // outside key has them reversed, because IPv6 is not translated.
   struct Opened {
     OpenStatus status;
     RecordId id;
   };
-  Opened open(uint32_t bucket, const FlowKey& inside, const FlowKey& outside);
-  // The same for a flow whose endpoint has one name outside for all of its flows. kKeyExists: it
-  // has another one already, or this one is another endpoint's.
-  Opened open_mapped(uint32_t bucket, const FlowKey& inside, const FlowKey& outside);
+  Opened open(uint32_t bucket, const FlowKey& inside, const FlowKey& outside,
+              const WideAddresses* addresses = nullptr);
+  // The same for a flow of IPv4 whose endpoint has one name outside for all of its flows.
+  // kKeyExists: it has another one already, or this one is another endpoint's.
+  // `leased`: the outside name is from a block of ports that the bucket leases.
+  Opened open_mapped(uint32_t bucket, const FlowKey& inside, const FlowKey& outside,
+                     bool leased = true);
   // A record that is no flow. Both keys carry kKeyedMark or more; `second` may be null.
   Opened open_keyed(uint32_t bucket, const FlowKey& key, const FlowKey* second = nullptr);
   // A staged copy to change; the first call copies the record's lines into the write set.
@@ -90,6 +97,16 @@ class FlowTable {
   void close(RecordId id);
   // Soft: stores last_seen_s in place (and in the staged copy, if any). No log, no flush.
   void touch(RecordId id, uint32_t now_s);
+
+  // ---- Soft state of the functions, in the record: seen at once, by later bursts of this worker
+  // and by its successors, whether this burst commits or not. It starts as zeros; when a burst that
+  // closes a flow and gives its place to another does not commit, the old flow's is zeros too.
+  // After a power failure it may be anything: a reader must be able to tell whether it was written
+  // since its node's start.
+  std::span<const uint8_t, kSoftStateBytes> soft(RecordId id) const;
+  // `offset` and size: of a part of it, whole words of 8 bytes.
+  void store_soft(RecordId id, size_t offset, std::span<const uint8_t> state);
+  void prefetch_soft(RecordId id) const;
 
   // ---- Extent: the flow's state of variable size, beside its record; up to kMaxExtentBytes.
   // As this burst sees it; empty: none, or one that does not pass its checksum. Valid until the
@@ -107,6 +124,10 @@ class FlowTable {
   int32_t lease_owner(uint32_t address_index, uint32_t block) const;
   // Claims a free block for the bucket; durable no later than the next commit.
   bool lease_acquire(uint32_t address_index, uint32_t block, uint32_t bucket);
+
+  // Gives a block back that no committed flow of the bucket uses. Nothing may be staged. After a
+  // power failure the block may be the bucket's again.
+  void lease_release(uint32_t address_index, uint32_t block, uint32_t bucket);
 
   // ---- Commit.
   // open() and close() count as changes of one; a has_room(n) that said yes holds unless the index

@@ -132,6 +132,70 @@ TEST_F(FlowTableTest, TouchIsSeenAtOnceAndSurvivesACommitOfTheRecord) {
   EXPECT_EQ(table.record(id).revision, 7u);
 }
 
+// Two IPv6 flows whose addresses have the same folds, which nobody outside can arrange.
+TEST_F(FlowTableTest, FlowsOfOneKeyAreToldApartByTheirAddresses) {
+  FlowTable table(*pool, 0, 0);
+  NumberedFlow one = numbered_flow(3, table.hash_secret());
+  WideAddresses others = one.addresses;
+  others.src[15] ^= 1;
+  const uint64_t hash = hash_key(one.inside, table.hash_secret());
+  const auto first = table.open(0, one.inside, one.outside, &one.addresses);
+  ASSERT_EQ(first.status, OpenStatus::kOk);
+  EXPECT_EQ(table.find(0, one.inside, hash, &others), 0u) << "staged";
+  const auto second = table.open(0, one.inside, one.outside, &others);
+  ASSERT_EQ(second.status, OpenStatus::kOk);
+  EXPECT_EQ(table.open(0, one.inside, one.outside, &others).status, OpenStatus::kKeyExists);
+  commit_and_apply(table);
+  const uint64_t outside_hash = hash_key(one.outside, table.hash_secret());
+  for (const auto& [addresses, id] :
+       {std::pair(one.addresses, first.id), std::pair(others, second.id)}) {
+    const WideAddresses reversed = addresses.reversed();
+    EXPECT_EQ(table.find(0, one.inside, hash, &addresses), id);
+    EXPECT_EQ(table.find(0, one.outside, outside_hash, &reversed), id);
+    EXPECT_EQ(table.find(0, one.outside, outside_hash, &addresses), 0u) << "the wrong way round";
+  }
+  table.close(first.id);
+  commit_and_apply(table);
+  EXPECT_EQ(table.find(0, one.inside, hash, &one.addresses), 0u);
+  EXPECT_EQ(table.find(0, one.inside, hash, &others), second.id);
+}
+
+// An IPv4 flow leaves the third line of its place as it is, and commits nothing of it.
+TEST_F(FlowTableTest, FamiliesFollowEachOtherInOnePlace) {
+  FlowTable table(*pool, 0, 0);
+  for (const uint32_t n : {3u, 4u, 7u, 11u, 8u, 15u}) {
+    ASSERT_EQ(open_flow(table, 0, n, n).status, OpenStatus::kOk);
+    commit_and_apply(table);
+    EXPECT_EQ(difference(*pool, {{0, {{n, n}}}}), "") << n;
+    table.close(find_inside(table, 0, n));
+    commit_and_apply(table);
+  }
+  EXPECT_EQ(bad_checksum(*pool), "");
+}
+
+TEST_F(FlowTableTest, SoftStateIsSeenAtOnceAndStaysOutOfTheLog) {
+  for (const uint32_t n : {1u, 3u}) {
+    FlowTable table(*pool, 0, 0);
+    const RecordId id = open_flow(table, 0, n, n).id;
+    commit_and_apply(table);
+    const std::array<uint8_t, 16> state = {1, 2, 3};
+    table.store_soft(id, 8, state);
+    EXPECT_FALSE(table.dirty());
+    table.stage(id).revision = 7;
+    EXPECT_EQ(table.soft(id)[9], 2);
+    commit_and_apply(table);
+    EXPECT_EQ(table.soft(id)[10], 3);
+    RedoLog(*pool, 0).apply_newest();
+    EXPECT_EQ(table.soft(id)[10], 3);
+    EXPECT_EQ(bad_checksum(*pool), "");
+    table.close(id);
+    ASSERT_EQ(open_flow(table, 0, n + 4, n).id, id);
+    EXPECT_EQ(table.soft(id)[9], 0) << "another flow's";
+    table.close(id);
+    commit_and_apply(table);
+  }
+}
+
 TEST_F(FlowTableTest, RecoveryDoesNotTurnTheClockBack) {
   FlowTable table(*pool, 0, 0);
   const RecordId id = open_flow(table, 0, 1, 1).id;

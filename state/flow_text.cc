@@ -1,5 +1,7 @@
 #include "state/flow_text.h"
 
+#include <arpa/inet.h>
+
 #include <algorithm>
 #include <array>
 #include <sstream>
@@ -13,10 +15,20 @@ constexpr std::array<std::string_view, 7> kPhases = {
 constexpr std::array<std::string_view, 8> kTerms = {"proto", "src",      "dst",   "sport",
                                                     "dport", "external", "phase", "bucket"};
 
-std::string address_text(Be32 address) {
-  const uint32_t host = address.host();
-  return std::to_string(host >> 24) + "." + std::to_string(host >> 16 & 255) + "." +
-         std::to_string(host >> 8 & 255) + "." + std::to_string(host & 255);
+// The flow's end with this address: of its keys' `address`, of its addresses' `wide`.
+std::string address_of(const FlowRecord& flow, Be32 address, const Ipv6Address& wide) {
+  return flow.is_wide() ? address_text(wide) : address_text(address);
+}
+std::string end_text(const FlowRecord& flow, Be32 address, const Ipv6Address& wide, Be16 port) {
+  const std::string text = address_of(flow, address, wide);
+  return (flow.is_wide() ? "[" + text + "]" : text) + ":" + std::to_string(port.host());
+}
+
+// Does a filter's address, in any notation, mean the one that is written like this?
+bool means(const std::string& value, const std::string& address) {
+  Ipv6Address wide;
+  if (inet_pton(AF_INET6, value.c_str(), wide.data()) == 1) return address_text(wide) == address;
+  return value == address;
 }
 
 }  // namespace
@@ -29,6 +41,8 @@ std::string protocol_text(uint8_t protocol) {
       return "tcp";
     case 17:
       return "udp";
+    case 58:
+      return "icmpv6";
     default:
       return std::to_string(protocol);
   }
@@ -46,6 +60,38 @@ std::string endpoint_text(Be32 address, Be16 port) {
 std::string key_text(const FlowKey& key) {
   return protocol_text(key.protocol) + " " + endpoint_text(key.src, key.src_port) + " > " +
          endpoint_text(key.dst, key.dst_port);
+}
+
+std::string address_text(Be32 address) {
+  const uint32_t host = address.host();
+  return std::to_string(host >> 24) + "." + std::to_string(host >> 16 & 255) + "." +
+         std::to_string(host >> 8 & 255) + "." + std::to_string(host & 255);
+}
+
+std::string address_text(const Ipv6Address& address) {
+  char text[INET6_ADDRSTRLEN] = {};
+  inet_ntop(AF_INET6, address.data(), text, sizeof(text));
+  return text;
+}
+
+std::string source_text(const FlowRecord& flow) {
+  return end_text(flow, flow.inside_key.src, flow.addresses.src, flow.inside_key.src_port);
+}
+std::string destination_text(const FlowRecord& flow) {
+  return end_text(flow, flow.inside_key.dst, flow.addresses.dst, flow.inside_key.dst_port);
+}
+std::string external_text(const FlowRecord& flow) {
+  return end_text(flow, flow.outside_key.dst, flow.addresses.src, flow.outside_key.dst_port);
+}
+
+std::string inside_text(const FlowRecord& flow) {
+  return protocol_text(flow.inside_key.protocol) + " " + source_text(flow) + " > " +
+         destination_text(flow);
+}
+std::string outside_text(const FlowRecord& flow) {
+  return protocol_text(flow.outside_key.protocol) + " " +
+         end_text(flow, flow.outside_key.src, flow.addresses.dst, flow.outside_key.src_port) +
+         " > " + external_text(flow);
 }
 
 Result<FlowFilter> FlowFilter::parse(const std::string& text) {
@@ -79,14 +125,15 @@ bool FlowFilter::matches(const FlowRecord& record) const {
 bool FlowFilter::matches(const Term& term, const FlowRecord& record) {
   const FlowKey& inside = record.inside_key;
   if (term.name == "proto") return term.value == protocol_text(inside.protocol);
-  if (term.name == "src") return term.value == address_text(inside.src);
-  if (term.name == "dst") return term.value == address_text(inside.dst);
+  const WideAddresses& wide = record.addresses;
+  if (term.name == "src") return means(term.value, address_of(record, inside.src, wide.src));
+  if (term.name == "dst") return means(term.value, address_of(record, inside.dst, wide.dst));
   if (term.name == "sport") return term.value == std::to_string(inside.src_port.host());
   if (term.name == "dport") return term.value == std::to_string(inside.dst_port.host());
   if (term.name == "bucket") return term.value == std::to_string(record.bucket);
   if (term.name == "phase") return term.value == phase_text(record.phase);
-  return term.value == address_text(record.outside_key.dst) ||
-         term.value == endpoint_text(record.outside_key.dst, record.outside_key.dst_port);
+  return means(term.value, address_of(record, record.outside_key.dst, wide.src)) ||
+         term.value == external_text(record);
 }
 
 }  // namespace flowkeep

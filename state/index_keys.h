@@ -19,11 +19,19 @@
 namespace flowkeep {
 
 // FlowRecord::users: 0 of what is no mapping's, kGuest of a guest, otherwise the record is its
-// endpoint's host and so many flows use it, its own included.
-inline constexpr uint32_t kGuest = UINT32_MAX;
+// endpoint's host and so many flows use it, its own included. With kUnleased no lease of ports
+// backs the outside name.
+inline constexpr uint32_t kUnleased = 1u << 31;
+inline constexpr uint32_t kGuest = kUnleased - 1;
 
+inline uint32_t user_count(const FlowRecord& record) {
+  return record.users & ~kUnleased;
+}
+inline bool is_guest(const FlowRecord& record) {
+  return user_count(record) == kGuest;
+}
 inline bool is_host(const FlowRecord& record) {
-  return record.users != 0 && record.users != kGuest;
+  return record.users != 0 && !is_guest(record);
 }
 inline bool is_flow(const FlowRecord& record) {
   return record.phase != FlowPhase::kFree && record.phase != FlowPhase::kKeyed;

@@ -18,7 +18,32 @@ inline constexpr uint64_t kRedoMagic = 0x31304f4445524b46ULL;  // "FKREDO01"
 inline constexpr size_t kLineBytes = 64;
 inline constexpr uint32_t kLinesPerPage = kPageBytes / kLineBytes;
 inline constexpr uint32_t kRecordsPerPage = kPageBytes / sizeof(FlowRecord);
-inline constexpr uint64_t kMaxPoolBytes = uint64_t{1} << 39;  // record ids are 32 bits: 2^32 * 128
+inline constexpr uint32_t kRecordLines = sizeof(FlowRecord) / kLineBytes;
+inline constexpr uint64_t kMaxPoolBytes = uint64_t{1}
+                                          << 39;  // record ids are 32 bits, 5 of them the place
+
+// Record id: page number * 32 + place in the page, which is below kRecordsPerPage; 0 is none.
+inline constexpr uint32_t kRecordPlaces = 32;
+static_assert(kRecordsPerPage == 21 && kMaxPoolBytes / kPageBytes * kRecordPlaces <= uint64_t{1}
+                                                                                         << 32);
+constexpr uint32_t record_id(uint32_t page, uint32_t place) {
+  return page * kRecordPlaces + place;
+}
+constexpr uint32_t record_page(uint32_t id) {
+  return id / kRecordPlaces;
+}
+constexpr uint32_t record_place(uint32_t id) {
+  return id % kRecordPlaces;
+}
+// Number of its first line in the pool.
+constexpr uint64_t record_line(uint32_t id) {
+  return uint64_t{record_page(id)} * kLinesPerPage + record_place(id) * kRecordLines;
+}
+// The record of which this is a line, whichever page it is in; the last line of a page is none's.
+constexpr uint32_t record_of_line(uint64_t line) {
+  return record_id(static_cast<uint32_t>(line / kLinesPerPage),
+                   static_cast<uint32_t>(line % kLinesPerPage) / kRecordLines);
+}
 
 // Where the regions lie; follows from the pool's size alone.
 struct Geometry {
@@ -144,7 +169,11 @@ struct RedoHeader {
 static_assert(sizeof(RedoHeader) == kLineBytes);
 
 // What a line is part of, as far as applying it differs.
-enum class LineKind : uint8_t { kPlain = 0, kRecordFirst = 1, kRecordSecond = 2 };
+enum class LineKind : uint8_t { kPlain = 0, kRecordFirst = 1, kRecordSecond = 2, kRecordThird = 3 };
+// Of a flow record's line: which of them, from 0.
+constexpr uint32_t line_of_record(LineKind kind) {
+  return static_cast<uint32_t>(kind) - static_cast<uint32_t>(LineKind::kRecordFirst);
+}
 
 // Descriptor word: line number (byte offset / 64; 33 bits cover the largest pool), word mask, kind.
 struct RedoLine {
@@ -286,7 +315,9 @@ class Regions {
   }
   uint64_t first_page() const { return geometry_.pages_at / kPageBytes; }
   bool is_page(uint64_t page) const { return page - first_page() < geometry_.pages; }
-  bool is_record(uint64_t id) const { return is_page(id / kRecordsPerPage); }
+  bool is_record(uint32_t id) const {
+    return is_page(record_page(id)) && record_place(id) < kRecordsPerPage;
+  }
   uint64_t* page_table() const {
     return reinterpret_cast<uint64_t*>(base_ + geometry_.page_table_at);
   }
@@ -299,7 +330,9 @@ class Regions {
   std::byte* block(uint32_t block) const {
     return page(block_page(block)) + sizeof(ExtentPageHead) + block_place(block) * kBlockBytes;
   }
-  FlowRecord& record(uint32_t id) const { return reinterpret_cast<FlowRecord*>(base_)[id]; }
+  FlowRecord& record(uint32_t id) const {
+    return *reinterpret_cast<FlowRecord*>(base_ + record_line(id) * kLineBytes);
+  }
   // May a redo record change this line? Only bucket headers and pages change by commit.
   bool is_committed_line(uint64_t line) const {
     const uint64_t at = line * kLineBytes;

@@ -19,7 +19,8 @@ namespace flowkeep {
 
 class LazyFlush {
  public:
-  // `room`: lines; twice what two bursts change, because a record of two lines may be named twice.
+  // `room`: lines; twice what two bursts change, because a record names its first line with each of
+  // the others.
   LazyFlush(Persistence& persistence, uint32_t room)
       : persistence_(persistence),
         room_(room),

@@ -28,7 +28,7 @@
 
 namespace flowkeep {
 
-inline constexpr uint32_t kPoolFormatVersion = 2;
+inline constexpr uint32_t kPoolFormatVersion = 3;
 inline constexpr size_t kPageBytes = 4096;
 inline constexpr size_t kMaxChains = 16;
 inline constexpr size_t kMaxBuckets = 1024;  // of one chain

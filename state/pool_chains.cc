@@ -187,7 +187,7 @@ bool Pool::for_each_record_of(uint32_t chain, uint32_t bucket,
     const uint64_t word = std::atomic_ref<uint64_t>(regions.page_word(page)).load();
     if (static_cast<uint32_t>(word) != tag) break;
     for (uint32_t i = 0; i < used && i < kRecordsPerPage; ++i) {
-      const RecordId id = page * kRecordsPerPage + i;
+      const RecordId id = record_id(page, i);
       const auto record = read_whole(regions.record(id));
       if (!record || record->phase == FlowPhase::kFree) continue;
       if (!visit(id, *record)) return false;

@@ -5,6 +5,7 @@
 
 #include "state/checksum.h"
 #include "state/flow_text.h"
+#include "state/index_keys.h"
 #include "state/layout_table.h"
 #include "state/redo_record.h"
 #include "state/superblock.h"
@@ -174,7 +175,7 @@ void check_flow_leases(const Regions& regions, uint32_t chain, Findings& finding
     if (!needs_lease(flow) || lease_of(regions, chain, bucket, flow)) return;
     findings.add(Severity::kDamage,
                  bucket_label(regions, chain, bucket) + " record " + std::to_string(id) + " (" +
-                     key_text(flow.inside_key) + ")",
+                     inside_text(flow) + ")",
                  "lease of port block " + std::to_string(port_block_of(flow)), "not the bucket's",
                  "the bucket's at one external address: " +
                      endpoint_text(flow.outside_key.dst, flow.outside_key.dst_port) + " is in it");
@@ -232,12 +233,19 @@ bool leases_anything(const Regions& regions, uint32_t chain) {
   return !all_zero(regions.leases(chain), kMaxExternalAddresses * kPortBlocks * sizeof(uint32_t));
 }
 
+bool has_its_folds(const FlowRecord& flow, HashSecret secret) {
+  const FlowKey& key = flow.inside_key;
+  return key.src == fold_address(flow.addresses.src, secret) &&
+         key.dst == fold_address(flow.addresses.dst, secret) && flow.outside_key == key.reversed();
+}
+
 uint32_t port_block_of(const FlowRecord& flow) {
   return flow.outside_key.dst_port.host() / static_cast<uint32_t>(kPortBlockPorts);
 }
 
 bool needs_lease(const FlowRecord& flow) {
-  return flow.inside_key.mark < kKeyedMark && !(flow.outside_key == flow.inside_key.reversed()) &&
+  return (flow.users & kUnleased) == 0 && flow.inside_key.mark < kKeyedMark &&
+         !(flow.outside_key == flow.inside_key.reversed()) &&
          port_block_of(flow) >= kFirstLeasedBlock;
 }
 

@@ -52,6 +52,9 @@ struct BucketCounts {
 BucketCounts check_bucket(const Regions& regions, uint32_t chain, uint32_t bucket,
                           ReachedPages& reached, Findings& findings);
 
+// Do the keys of an IPv6 flow stand for its addresses?
+bool has_its_folds(const FlowRecord& flow, HashSecret secret);
+
 // Calls `visit(bucket, id, record)` for each live record of the chain that its bucket's header
 // leads to, damaged ones too.
 template <typename Visit>
@@ -107,7 +110,7 @@ void for_each_live_record(const Regions& regions, uint32_t chain, Visit&& visit)
     uint32_t page = regions.bucket(chain, bucket).record_page;
     uint32_t used = std::min(regions.bucket(chain, bucket).records_used, kRecordsPerPage);
     for (uint64_t pages = 0; pages < regions.geometry().pages && regions.is_page(page); ++pages) {
-      for (uint32_t id = page * kRecordsPerPage; id < page * kRecordsPerPage + used; ++id) {
+      for (uint32_t id = record_id(page, 0); id < record_id(page, used); ++id) {
         const FlowRecord& record = regions.record(id);
         if (record.phase != FlowPhase::kFree) visit(bucket, id, record);
       }

@@ -136,7 +136,8 @@ Result<void> PoolImage::establish_size() {
                    std::to_string(first.version) +
                        " is a version that this program does not know; "
                        "accepted: " +
-                       std::to_string(kPoolFormatVersion));
+                       std::to_string(kPoolFormatVersion) + "; " +
+                       other_version_hint(first.version));
   }
   const bool is_size = file_bytes_ >= Pool::minimum_bytes() && file_bytes_ % kPageBytes == 0 &&
                        file_bytes_ <= Pool::maximum_bytes();

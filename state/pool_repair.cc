@@ -121,7 +121,7 @@ class Repair {
           regions_.page(static_cast<uint32_t>(regions_.first_page() + i)));
       for (uint32_t n = 0; n < kSegmentGroups * kGroupEntries; ++n) {
         const auto id = static_cast<RecordId>(entries[n]);
-        if (!regions_.is_page(id / kRecordsPerPage)) continue;
+        if (!regions_.is_record(id)) continue;
         const FlowRecord& record = regions_.record(id);
         const auto entry_tag = static_cast<uint32_t>(entries[n] >> 32);
         const bool fits = std::ranges::any_of(index_keys(record), [&](const FlowKey& key) {
@@ -171,9 +171,9 @@ class Repair {
     if (contents.slots[parity] != RedoSlot::kDamaged) return;
     for_each_redo_line(regions_.redo_slot(log, parity),
                        [&](const RedoLine& line, const uint64_t* words) {
-                         if (line.kind != LineKind::kRecordFirst || line.line % 2 != 0) return;
-                         if (!regions_.is_page(line.line / kLinesPerPage)) return;
-                         const auto id = static_cast<RecordId>(line.line / 2);
+                         if (line.kind != LineKind::kRecordFirst) return;
+                         const RecordId id = record_of_line(line.line);
+                         if (record_line(id) != line.line || !regions_.is_record(id)) return;
                          FlowRecord after = regions_.record(id);
                          for (unsigned rest = line.mask; rest != 0; rest &= rest - 1) {
                            const auto word = static_cast<size_t>(std::countr_zero(rest));
@@ -181,7 +181,7 @@ class Repair {
                          }
                          gave_up("redo log " + std::to_string(log),
                                  "the last change of this flow may be missing: record " +
-                                     std::to_string(id) + ", " + key_text(after.inside_key));
+                                     std::to_string(id) + ", " + inside_text(after));
                        });
   }
 
@@ -272,12 +272,11 @@ class Repair {
   }
 
   void give_up_page(const std::string& where, uint32_t page) {
-    for (RecordId id = page * kRecordsPerPage; id < (page + 1) * kRecordsPerPage; ++id) {
+    for (RecordId id = record_id(page, 0); id < record_id(page, kRecordsPerPage); ++id) {
       const FlowRecord& record = regions_.record(id);
       if (record.phase == FlowPhase::kFree || record.checksum != record_checksum(id, record))
         continue;
-      gave_up_flow(where,
-                   key_text(record.inside_key) + ", outside " + key_text(record.outside_key));
+      gave_up_flow(where, inside_text(record) + ", outside " + outside_text(record));
     }
   }
 
@@ -398,16 +397,15 @@ class Repair {
                                       : regions_.leases(chain) + best->first * kPortBlocks + block;
           if (lease != nullptr && (*lease == 0 || !users.contains({address, block, *lease - 1}))) {
             *lease = bucket + 1;
-            did(where, "port block " + std::to_string(block) + " leased again for " +
-                           key_text(flow.inside_key));
+            did(where,
+                "port block " + std::to_string(block) + " leased again for " + inside_text(flow));
             return;
           }
           close(chain, id);
           --report_.flows_kept;
-          gave_up_flow(where,
-                       "its external port " +
-                           endpoint_text(flow.outside_key.dst, flow.outside_key.dst_port) +
-                           " is leased by no bucket or by another: " + key_text(flow.inside_key));
+          gave_up_flow(where, "its external port " +
+                                  endpoint_text(flow.outside_key.dst, flow.outside_key.dst_port) +
+                                  " is leased by no bucket or by another: " + inside_text(flow));
         });
   }
 

@@ -137,7 +137,10 @@ TEST_F(PoolTest, RefusesWhatIsNoPoolAndLeavesItAlone) {
 TEST_F(PoolTest, RefusesOtherVersionsChecksumsAndGeometries) {
   EXPECT_TRUE(contains(refusal_of([](Superblock& s) { s.version = 9; }, false),
                        {directory.file(), "superblock.version", "9",
-                        "accepted: " + std::to_string(kPoolFormatVersion)}));
+                        "accepted: " + std::to_string(kPoolFormatVersion), "later"}));
+  EXPECT_TRUE(contains(refusal_of([](Superblock& s) { s.version = 2; }, false),
+                       {"superblock.version", "2 is not accepted", "earlier", "move the file away",
+                        "without flows"}));
   EXPECT_TRUE(contains(refusal_of([](Superblock& s) { s.secret.k0 ^= 1; }, true),
                        {directory.file(), "superblock.checksum"}));
   EXPECT_TRUE(contains(refusal_of([](Superblock& s) { s.geometry.buckets = 2048; }, false),

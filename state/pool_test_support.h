@@ -16,6 +16,7 @@
 #include <unordered_map>
 
 #include "state/flow_table.h"
+#include "state/flow_text.h"
 #include "state/layout.h"
 #include "state/persistence.h"
 #include "state/pool.h"
@@ -98,16 +99,53 @@ inline FlowKey outside_key(uint32_t n) {
   return key;
 }
 
+// Flow number n: every fourth is of IPv6, the others have the keys above.
+struct NumberedFlow {
+  bool is_wide;
+  WideAddresses addresses;
+  FlowKey inside;
+  FlowKey outside;
+};
+inline bool is_wide(uint32_t n) {
+  return n % 4 == 3;
+}
+inline NumberedFlow numbered_flow(uint32_t n, HashSecret secret) {
+  if (!is_wide(n)) return {false, {}, inside_key(n), outside_key(n)};
+  WideAddresses addresses;
+  addresses.src = {0x20, 0x01, 0x0d, 0xb8};
+  addresses.dst = {0x20, 0x01, 0x0d, 0xb8, 0xff};
+  std::memcpy(addresses.src.data() + 8, &n, sizeof(n));
+  FlowKey inside = wide_key(addresses, 6, Side::kInside, secret);
+  inside.src_port = inside_key(n).src_port;
+  inside.dst_port = inside_key(n).dst_port;
+  return {true, addresses, inside, inside.reversed()};
+}
+// How the flow is called in texts.
+inline std::string name_of_flow(uint32_t n) {
+  const NumberedFlow flow = numbered_flow(n, {});
+  FlowRecord record = {};
+  record.inside_key = flow.inside;
+  record.addresses = flow.addresses;
+  return inside_text(record);
+}
+
 inline RecordId find_inside(const FlowTable& table, uint32_t bucket, uint32_t n) {
-  return table.find(bucket, inside_key(n), hash_key(inside_key(n), table.hash_secret()));
+  const HashSecret secret = table.hash_secret();
+  const NumberedFlow flow = numbered_flow(n, secret);
+  return table.find(bucket, flow.inside, hash_key(flow.inside, secret), &flow.addresses);
 }
 inline RecordId find_outside(const FlowTable& table, uint32_t bucket, uint32_t n) {
-  return table.find(bucket, outside_key(n), hash_key(outside_key(n), table.hash_secret()));
+  const HashSecret secret = table.hash_secret();
+  const NumberedFlow flow = numbered_flow(n, secret);
+  const WideAddresses reversed = flow.addresses.reversed();
+  return table.find(bucket, flow.outside, hash_key(flow.outside, secret), &reversed);
 }
 
 // Opens flow n with `state` as its hard state. The caller commits.
 inline FlowTable::Opened open_flow(FlowTable& table, uint32_t bucket, uint32_t n, uint64_t state) {
-  const auto opened = table.open(bucket, inside_key(n), outside_key(n));
+  const NumberedFlow flow = numbered_flow(n, table.hash_secret());
+  const auto opened =
+      table.open(bucket, flow.inside, flow.outside, flow.is_wide ? &flow.addresses : nullptr);
   if (opened.status == OpenStatus::kOk) {
     FlowRecord& record = table.stage(opened.id);
     record.phase = FlowPhase::kEstablished;
@@ -144,7 +182,7 @@ inline std::string bad_checksum(Pool& pool) {
     uint32_t used = regions.bucket(0, bucket).records_used;
     for (uint32_t page = regions.bucket(0, bucket).record_page; page != 0;
          page = static_cast<uint32_t>(regions.page_word(page) >> 32), used = kRecordsPerPage) {
-      for (RecordId id = page * kRecordsPerPage; id < page * kRecordsPerPage + used; ++id) {
+      for (RecordId id = record_id(page, 0); id < record_id(page, used); ++id) {
         const FlowRecord& record = regions.record(id);
         if (record.checksum != record_checksum(id, record)) {
           return "checksum of record " + std::to_string(id);

@@ -60,8 +60,7 @@ TEST_F(RedoLogTest, WhatIsAppliedAlreadyIsNotMarkedAsChanging) {
   FlowTable worker(*pool, 0, 0);
   const RecordId id = open_flow(worker, 0, 1, 1).id;
   commit_and_apply(worker);
-  const uint64_t version_word =
-      uint64_t{id} * sizeof(FlowRecord) + offsetof(FlowRecord, last_seen_s);
+  const uint64_t version_word = record_line(id) * kLineBytes + offsetof(FlowRecord, last_seen_s);
   const auto operations = operations_of_recovery();
   EXPECT_TRUE(std::ranges::none_of(operations, [&](const RecordedOperation& one) {
     return one.kind == Kind::kStore && one.at == version_word;

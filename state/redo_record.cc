@@ -38,16 +38,16 @@ bool is_applied(const Regions& regions, const RedoLine& line, const uint64_t* wo
 // The record that a line belongs to, or null.
 FlowRecord* record_of(const RedoLine& line, const Regions& regions) {
   if (line.kind == LineKind::kPlain) return nullptr;
-  const uint64_t first = line.kind == LineKind::kRecordFirst ? line.line : line.line - 1;
+  const uint64_t first = line.line - line_of_record(line.kind);
   return reinterpret_cast<FlowRecord*>(regions.base() + first * kLineBytes);
 }
 
-// A flow record is two lines of a page, and the first has an even number.
+// Flow records lie one after the other in a page, three lines each.
 bool is_line_of_its_kind(const RedoLine& line, const Regions& regions) {
   if (line.kind == LineKind::kPlain) return true;
-  const bool is_second = line.kind == LineKind::kRecordSecond;
-  return (is_second || line.kind == LineKind::kRecordFirst) &&
-         line.line % 2 == (is_second ? 1 : 0) && regions.is_page(line.line / kLinesPerPage);
+  return line.kind <= LineKind::kRecordThird &&
+         line.line % kLinesPerPage % kRecordLines == line_of_record(line.kind) &&
+         regions.is_page(line.line / kLinesPerPage) && regions.is_record(record_of_line(line.line));
 }
 
 }  // namespace

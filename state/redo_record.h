@@ -83,8 +83,10 @@ template <typename Visit>
 void for_each_home_line(const std::byte* slot, const Regions& regions, Visit&& visit) {
   for_each_redo_line(slot, [&](const RedoLine& line, const uint64_t*) {
     if (!regions.is_committed_line(line.line)) return;
-    // A record's version, in its first line, changed with the second.
-    if (line.kind == LineKind::kRecordSecond) visit(regions.base() + (line.line - 1) * kLineBytes);
+    // A record's version, in its first line, changed with the others.
+    if (line.kind == LineKind::kRecordSecond || line.kind == LineKind::kRecordThird) {
+      visit(regions.base() + (line.line - line_of_record(line.kind)) * kLineBytes);
+    }
     visit(regions.base() + line.line * kLineBytes);
   });
 }

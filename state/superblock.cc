@@ -93,6 +93,15 @@ bool is_other_version(const Superblock& superblock) {
   return is_older || superblock.checksum == superblock_checksum(superblock);
 }
 
+std::string other_version_hint(uint32_t version) {
+  if (version > kPoolFormatVersion) {
+    return "the pool is a later flowkeep's: start that one, or move the file away and the node "
+           "makes a new one, without flows";
+  }
+  return "the pool is an earlier flowkeep's, whose flows this one does not read: move the file "
+         "away and the node makes a new one, without flows";
+}
+
 std::string repair_hint(const std::string& path) {
   return "`flowkeep-pool repair --dry-run " + path + "` says what can be kept";
 }
@@ -105,7 +114,8 @@ Result<void> check_superblock(const std::string& path, const Superblock& superbl
   }
   if (superblock.version != kPoolFormatVersion) {
     return refused(path, "version", superblock.version, kPoolFormatVersion,
-                   is_other_version(superblock) ? "" : "; " + repair_hint(path));
+                   "; " + (is_other_version(superblock) ? other_version_hint(superblock.version)
+                                                        : repair_hint(path)));
   }
   const uint64_t checksum = superblock_checksum(superblock);
   if (superblock.checksum != checksum) {

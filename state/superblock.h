@@ -19,6 +19,8 @@ uint64_t superblock_checksum(const Superblock& superblock);
 
 // What errors about a damaged pool end with: "`flowkeep-pool repair PATH` says what can be kept".
 std::string repair_hint(const std::string& path);
+// What to do about a pool of another format version.
+std::string other_version_hint(uint32_t version);
 
 // Is `superblock` that of a pool of `pool_bytes` that this build can use? Errors name `path`, the
 // field, its value and what is accepted.

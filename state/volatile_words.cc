@@ -17,8 +17,10 @@ bool is_soft_word(const Regions& regions, uint64_t at) {
   if (at >= geometry.pages_at) {
     const auto tag =
         static_cast<uint32_t>(regions.page_word(static_cast<uint32_t>(at / kPageBytes)));
-    return at % sizeof(FlowRecord) == offsetof(FlowRecord, last_seen_s) &&
-           tag_kind(tag) == PageKind::kRecords;
+    const uint64_t in_record = at % kPageBytes % sizeof(FlowRecord);
+    const bool is_soft =
+        in_record == offsetof(FlowRecord, last_seen_s) || in_record >= offsetof(FlowRecord, soft);
+    return is_soft && tag_kind(tag) == PageKind::kRecords;
   }
   const bool in_logs = at >= geometry.logs_at && at < geometry.page_table_at;
   return in_logs && (at - geometry.logs_at) % kLogBytes == offsetof(LogHeader, applied);

@@ -111,6 +111,12 @@ TEST_F(VolatileWordsTest, SoftWordsAreKnown) {
   regions.page_word(page) = page_tag(PageKind::kRecords, 0, 0);
   EXPECT_TRUE(is_soft_word(regions, at));
   EXPECT_FALSE(is_soft_word(regions, at - 8));
+  // The same of the page's last record, which does not end with the page.
+  const uint64_t last = geometry.pages_at + (kRecordsPerPage - 1) * sizeof(FlowRecord);
+  EXPECT_TRUE(is_soft_word(regions, last + offsetof(FlowRecord, last_seen_s)));
+  EXPECT_FALSE(is_soft_word(regions, last + offsetof(FlowRecord, addresses)));
+  EXPECT_TRUE(is_soft_word(regions, last + offsetof(FlowRecord, soft)));
+  EXPECT_TRUE(is_soft_word(regions, last + sizeof(FlowRecord) - 8));
 }
 
 }  // namespace

@@ -18,6 +18,9 @@ namespace {
 
 constexpr unsigned kSoftWord = offsetof(FlowRecord, last_seen_s) / sizeof(uint64_t);
 constexpr unsigned kChecksumWord = offsetof(FlowRecord, checksum) / sizeof(uint64_t);
+// Of the third line: the others are soft.
+constexpr uint8_t kAddressWords = (1u << sizeof(WideAddresses) / sizeof(uint64_t)) - 1;
+static_assert(offsetof(FlowRecord, addresses) == 2 * kLineBytes);
 
 // Bit i: word i of the two lines differs.
 uint8_t changed_words(const std::byte* line, const std::byte* home) {
@@ -71,24 +74,37 @@ uint32_t WriteSet::add(uint64_t line, uint32_t count) {
     kinds_[position + i] = LineKind::kPlain;
     fresh_[position + i] = never_used_[position + i] = false;
   }
-  std::memcpy(copies_[position].bytes, base_ + line * kLineBytes, count * kLineBytes);
   lines_ += count;
+  return position;
+}
+
+uint32_t WriteSet::add_record(uint64_t first_line) {
+  const uint32_t position = add(first_line, kRecordLines);
+  for (uint32_t i = 0; i < kRecordLines; ++i) {
+    kinds_[position + i] = static_cast<LineKind>(static_cast<uint32_t>(LineKind::kRecordFirst) + i);
+  }
+  std::memcpy(copies_[position].bytes, home(position), 2 * kLineBytes);
+  const bool is_wide = reinterpret_cast<const FlowRecord*>(copies_[position].bytes)->is_wide();
+  if (is_wide) [[unlikely]] {
+    std::memcpy(copies_[position + 2].bytes, home(position + 2), kLineBytes);
+  } else {
+    copies_[position + 2] = {};
+  }
   return position;
 }
 
 std::byte* WriteSet::stage(uint64_t line) {
   uint32_t position = position_of(line);
-  if (position == kNone) position = add(line, 1);
+  if (position == kNone) {
+    position = add(line, 1);
+    std::memcpy(copies_[position].bytes, home(position), kLineBytes);
+  }
   return copies_[position].bytes;
 }
 
 FlowRecord& WriteSet::stage_record(uint64_t first_line) {
   uint32_t position = position_of(first_line);
-  if (position == kNone) {
-    position = add(first_line, 2);
-    kinds_[position] = LineKind::kRecordFirst;
-    kinds_[position + 1] = LineKind::kRecordSecond;
-  }
+  if (position == kNone) position = add_record(first_line);
   return *reinterpret_cast<FlowRecord*>(copies_[position].bytes);
 }
 
@@ -111,18 +127,19 @@ void WriteSet::compare_line_with_home(uint32_t position) {
   masks_[position] = changed_words(copies_[position].bytes, home(position));
 }
 
-// Both lines, and the checksum that follows from them.
+// Its lines, and the checksum that follows from them.
 void WriteSet::compare_record_with_home(uint32_t first) {
+  auto& record = *reinterpret_cast<FlowRecord*>(copies_[first].bytes);
   compare_line_with_home(first);
   compare_line_with_home(first + 1);
+  compare_addresses_with_home(first);
   if (never_used_[first] && !planted(PlantedBug::kOldWordsNotLogged)) {
     masks_[first] = masks_[first + 1] = 0xff;
   }
   masks_[first] &= static_cast<uint8_t>(~(1u << kSoftWord));
   if ((masks_[first] | masks_[first + 1]) == 0 && !fresh_[first]) return;
-  auto& record = *reinterpret_cast<FlowRecord*>(copies_[first].bytes);
   const auto& before = *reinterpret_cast<const FlowRecord*>(home(first));
-  const auto id = static_cast<RecordId>(numbers_[first] * kLineBytes / sizeof(FlowRecord));
+  const RecordId id = record_of_line(numbers_[first]);
   record.checksum =
       fresh_[first] ? record_checksum(id, record) : changed_record_checksum(before, record);
   if (record_word(record, kChecksumWord) != record_word(before, kChecksumWord)) {
@@ -130,7 +147,18 @@ void WriteSet::compare_record_with_home(uint32_t first) {
   }
 }
 
-// A record's second line is compared with its first.
+// The flows that had the place before may have been of IPv4, which leaves anything in the third
+// line, durable or not: so a new flow's addresses are logged whole.
+void WriteSet::compare_addresses_with_home(uint32_t first) {
+  const uint32_t third = first + 2;
+  masks_[third] = 0;
+  if (!reinterpret_cast<const FlowRecord*>(copies_[first].bytes)->is_wide()) return;
+  compare_line_with_home(third);
+  if (fresh_[first] && !planted(PlantedBug::kOldWordsNotLogged)) masks_[third] = kAddressWords;
+  masks_[third] &= kAddressWords;
+}
+
+// A record's other lines are compared with its first.
 void WriteSet::compare(uint32_t position) {
   if (kinds_[position] == LineKind::kPlain) compare_line_with_home(position);
   if (kinds_[position] == LineKind::kRecordFirst) compare_record_with_home(position);
@@ -181,7 +209,8 @@ void WriteSet::store_soft_words(Persistence& persistence) const {
 void WriteSet::apply(Persistence& persistence, LazyFlush& flush) const {
   for (uint32_t i = 0; i < lines_; ++i) {
     if (kinds_[i] == LineKind::kRecordFirst) {
-      apply_record(i++, persistence, flush);
+      apply_record(i, persistence, flush);
+      i += kRecordLines - 1;
     } else if (masks_[i] != 0) {
       persistence.store_line(home(i), copies_[i].bytes, masks_[i]);
       if (!planted(PlantedBug::kMissingFlush)) flush.add(home(i));
@@ -190,16 +219,18 @@ void WriteSet::apply(Persistence& persistence, LazyFlush& flush) const {
 }
 
 void WriteSet::apply_record(uint32_t first, Persistence& persistence, LazyFlush& flush) const {
-  const uint32_t second = first + 1;
-  if ((masks_[first] | masks_[second]) == 0) return;
+  const uint32_t second = first + 1, third = first + 2;
+  if ((masks_[first] | masks_[second]) == 0) return;  // the third changes with them alone
   // Odd while it changes: readers in other processes skip it.
   uint32_t& version = reinterpret_cast<FlowRecord*>(home(first))->version;
   persistence.store32(&version, version | 1);
   persistence.store_line(home(first), copies_[first].bytes, masks_[first]);
   persistence.store_line(home(second), copies_[second].bytes, masks_[second]);
+  if (masks_[third] != 0) persistence.store_line(home(third), copies_[third].bytes, masks_[third]);
   persistence.store32(&version, version + 1);
   flush.add(home(first));  // its version changed, whatever else did
   if (masks_[second] != 0) flush.add(home(second));
+  if (masks_[third] != 0) flush.add(home(third));
 }
 
 void WriteSet::clear() {

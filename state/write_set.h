@@ -38,7 +38,8 @@ class WriteSet {
   }
   // The copy to change; stays where it is until the burst ends.
   std::byte* stage(uint64_t line);
-  // A flow record's two lines, copied side by side. Records are staged by this alone.
+  // A flow record's three lines, copied side by side; the third, which IPv6 alone needs, only if
+  // the flow has it. Records are staged by this alone.
   FlowRecord& stage_record(uint64_t first_line);
   // The same for a record whose content up to now means nothing; zeroed.
   // `never_used`: what its home holds is left from another use of the page, perhaps by a burst that
@@ -87,22 +88,24 @@ class WriteSet {
     }
   }
   uint32_t add(uint64_t line, uint32_t count);
+  uint32_t add_record(uint64_t first_line);
   void compare(uint32_t position);
   void compare_line_with_home(uint32_t position);
   void compare_record_with_home(uint32_t first);
+  void compare_addresses_with_home(uint32_t first);
   void apply_record(uint32_t first, Persistence& persistence, LazyFlush& flush) const;
   std::byte* home(uint32_t position) const { return base_ + numbers_[position] * kLineBytes; }
 
   std::byte* const base_;
   uint32_t lines_ = 0;
-  uint32_t entries_ = 0;  // of the table; a record's two lines are one
+  uint32_t entries_ = 0;  // of the table; a record's three lines are one
   std::unique_ptr<Line[]> copies_;
   std::unique_ptr<uint64_t[]> numbers_;  // line number of each copy
   std::unique_ptr<LineKind[]> kinds_;
   std::unique_ptr<bool[]> never_used_;
   std::unique_ptr<bool[]> fresh_;           // of a record's first line: its home means nothing
   std::unique_ptr<uint8_t[]> masks_;        // changed words, as of the commit
-  std::unique_ptr<TableEntry[]> table_;     // a record's second line is found by its first
+  std::unique_ptr<TableEntry[]> table_;     // a record's other lines are found by its first
   std::unique_ptr<uint32_t[]> used_slots_;  // of the table, to clear it
   std::unique_ptr<RecordBuffer> record_;
 };

@@ -6,7 +6,9 @@
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
+#include <filesystem>
 #include <set>
+#include <utility>
 
 namespace flowkeep {
 namespace {
@@ -16,7 +18,7 @@ using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 
 constexpr int kMaxDepth = 64;
-constexpr int kMaxValues = 200'000;  // aliases can make a small file large
+constexpr int kMaxValues = 1'000'000;  // aliases can make a small file large
 
 // What is thrown inside this file and caught at its edge.
 struct Refusal {
@@ -49,7 +51,8 @@ std::string accepted_fields(const Descriptor& descriptor) {
 
 class Reader {
  public:
-  explicit Reader(ChainDocument& document) : document_(document) {}
+  Reader(ChainDocument& document, const ReadFile& read)
+      : document_(document), read_(read), file_(document.file) {}
 
   void read(const YAML::Node& root);
 
@@ -60,11 +63,11 @@ class Reader {
                            const std::string& message) const {
     const std::string line =
         node.Mark().line < 0 ? "" : std::to_string(node.Mark().line + 1) + ": ";
-    throw Refusal{invalid(document_.file + ":" + line + path, message)};
+    throw Refusal{invalid(file_ + ":" + line + path, message)};
   }
   void enter(const YAML::Node& node, const std::string& path) {
     if (++values_ > kMaxValues) refuse(node, path, "the document is too large");
-    document_.lines[path] = node.Mark().line + 1;
+    document_.places[path] = {file_, node.Mark().line + 1};
   }
   // Calls `handle(key, value)` for each entry; keys are scalars and distinct.
   template <typename Handle>
@@ -81,8 +84,12 @@ class Reader {
   void fill_any(google::protobuf::Value& into, const YAML::Node& node, const std::string& path,
                 int depth);
   static void fill_scalar(google::protobuf::Value& into, const YAML::Node& node);
+  void include_rules(google::protobuf::Struct& config, const YAML::Node& node,
+                     const std::string& path);
 
   ChainDocument& document_;
+  const ReadFile& read_;
+  std::string file_;  // that is being read
   int values_ = 0;
 };
 
@@ -144,6 +151,7 @@ void Reader::fill_value(Message& message, const FieldDescriptor& field, const YA
                                          : *reflection.MutableMessage(&message, &field);
     if (auto* config = dynamic_cast<google::protobuf::Struct*>(&inner)) {
       fill_struct(*config, node, path, 0);
+      if (node["rules_file"]) include_rules(*config, node["rules_file"], path);
     } else {
       fill_message(inner, node, path);
     }
@@ -166,6 +174,34 @@ void Reader::fill_struct(google::protobuf::Struct& into, const YAML::Node& node,
                  [&](const YAML::Node&, const std::string& key, const YAML::Node& value) {
                    fill_any((*into.mutable_fields())[key], value, joined(path, key), depth + 1);
                  });
+}
+
+// A file beside the chain's: a list of rules, as under "rules".
+void Reader::include_rules(google::protobuf::Struct& config, const YAML::Node& node,
+                           const std::string& path) {
+  const std::string at = joined(path, "rules_file");
+  if (config.fields().contains("rules"))
+    refuse(node, at, "and rules are both given; accepted: one of them");
+  const std::filesystem::path named = text(node, at);
+  const std::filesystem::path beside = std::filesystem::path(document_.file).parent_path();
+  const std::string name = (beside / named).string();
+  if (!read_) refuse(node, at, "cannot be followed here");
+  const Result<std::string> content = read_(name);
+  if (!content) refuse(node, at, content.error().text());
+  config.mutable_fields()->erase("rules_file");
+  const std::string outer = std::exchange(file_, name);
+  YAML::Node rules;
+  try {
+    rules = YAML::Load(*content);
+  } catch (const YAML::Exception& exception) {
+    throw Refusal{invalid(name + ":" + std::to_string(exception.mark.line + 1),
+                          "is not YAML: " + exception.msg)};
+  }
+  const std::string into = joined(path, "rules");
+  if (!rules.IsSequence())
+    refuse(rules, into, "is " + kind_of(rules) + "; a list of rules is needed");
+  fill_any((*config.mutable_fields())["rules"], rules, into, 1);
+  file_ = outer;
 }
 
 void Reader::fill_any(google::protobuf::Value& into, const YAML::Node& node,
@@ -241,22 +277,24 @@ void Reader::read(const YAML::Node& root) {
 std::string ChainDocument::place(const std::string& error_text) const {
   std::string path = error_text.substr(0, error_text.find(": "));
   while (!path.empty()) {
-    const auto found = lines.find(path);
-    if (found != lines.end()) return file + ":" + std::to_string(found->second) + ": ";
+    const auto found = places.find(path);
+    if (found != places.end())
+      return found->second.file + ":" + std::to_string(found->second.line) + ": ";
     const size_t last = path.find_last_of(".[");
     path.resize(last == std::string::npos ? 0 : last);
   }
   return file + ": ";
 }
 
-Result<std::vector<ChainDocument>> parse_chains(const std::string& text, const std::string& file) {
+Result<std::vector<ChainDocument>> parse_chains(const std::string& text, const std::string& file,
+                                                const ReadFile& read) {
   std::vector<ChainDocument> documents;
   try {
     for (const YAML::Node& root : YAML::LoadAll(text)) {
       if (root.IsNull()) continue;  // "---" at the end of a file
       ChainDocument document;
       document.file = file;
-      Reader(document).read(root);
+      Reader(document, read).read(root);
       documents.push_back(std::move(document));
     }
   } catch (const Refusal& refusal) {

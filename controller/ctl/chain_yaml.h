@@ -3,6 +3,7 @@
 // judges it, and ChainDocument::place() finds the line for the path that it complains of.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -15,15 +16,24 @@ namespace flowkeep {
 struct ChainDocument {
   v1::Chain chain;  // name and spec
   std::string file;
-  std::map<std::string, int>
-      lines;  // path -> line, from 1: "spec.functions[0].config.rules[2].source"
+  struct Place {
+    std::string file;
+    int line = 0;  // from 1
+  };
+  std::map<std::string, Place> places;  // by path: "spec.functions[0].config.rules[2].source"
 
   // "edge.yaml:12: " for the field at the start of the text "path: what is wrong", or for the
   // nearest one above it.
   std::string place(const std::string& error_text) const;
 };
 
-// All documents of the text; at least one.
-Result<std::vector<ChainDocument>> parse_chains(const std::string& text, const std::string& file);
+// The content of a file, or why it cannot be had.
+using ReadFile = std::function<Result<std::string>(const std::string& name)>;
+
+// All documents of the text; at least one. `read`: reads the files that a `rules_file` of a
+// function's config names, from where `file` lies; their content is put in its place, so that what
+// is sent needs no file.
+Result<std::vector<ChainDocument>> parse_chains(const std::string& text, const std::string& file,
+                                                const ReadFile& read = {});
 
 }  // namespace flowkeep

@@ -36,9 +36,11 @@ struct Command {
   std::set<std::string> options;
   const char* usage;
 };
-const std::array<Command, 11>& commands() {
-  static const std::array<Command, 11> kCommands = {{
+const std::array<Command, 13>& commands() {
+  static const std::array<Command, 13> kCommands = {{
       {"apply", 0, 0, {"--file"}, "apply -f FILE"},
+      {"check", 1, 1, {}, "check FILE"},
+      {"logs", 0, 1, {"--watch", "--limit"}, "logs [CHAIN] [--watch] [--limit N]"},
       {"get", 1, 2, {"--node", "--chain", "--limit"}, "get chains|nodes|workers|events [NAME]"},
       {"describe", 2, 2, {}, "describe chain|node NAME"},
       {"delete", 0, 2, {"--file"}, "delete chain NAME, or delete -f FILE"},
@@ -192,6 +194,7 @@ Deploys chains through a flowkeep controller and shows what they do.
 
 Commands
   apply -f FILE                    create or update the chains in a YAML file ("-": standard input)
+  check FILE                       name firewall rules that are never reached or redundant
   get chains|nodes|workers [NAME]  list; NAME picks a chain, a node, or a chain's workers
   get events [CHAIN]               list events
   describe chain|node NAME         everything about one
@@ -200,6 +203,8 @@ Commands
   flows [CHAIN] [--filter EXPR] [--limit N]
                                    open flows; EXPR such as "proto=tcp dst=192.0.2.1 dport=443"
                                    (also src, sport, external, phase)
+  logs [CHAIN] [--watch] [--limit N]
+                                   what the chain's functions told: rules with a log, ...
   stats [CHAIN]                    counters of chains, ports and nodes, drops by reason
   drill kill-worker [--chain C] [--count N] [--interval-ms M] [--at-step STEP]
   drill hang-worker [--chain C] [--count N] [--interval-ms M]

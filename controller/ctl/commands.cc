@@ -3,13 +3,16 @@
 #include <google/protobuf/util/json_util.h>
 
 #include <algorithm>
+#include <chrono>
 #include <fstream>
 #include <map>
 #include <sstream>
+#include <thread>
 
 #include "controller/clock.h"
 #include "controller/ctl/chain_yaml.h"
 #include "controller/ctl/interrupts.h"
+#include "controller/ctl/rule_warnings.h"
 #include "controller/ctl/table.h"
 
 namespace flowkeep {
@@ -84,7 +87,8 @@ Result<std::vector<ChainDocument>> read_chains(const Session& session) {
   const std::string name = session.line.value("--file");
   const auto content = read_file(session, name);
   if (!content) return content.error();
-  return parse_chains(*content, name == "-" ? "standard input" : name);
+  const auto read = [&session](const std::string& file) { return read_file(session, file); };
+  return parse_chains(*content, name == "-" ? "standard input" : name, read);
 }
 
 const char* outcome_text(v1::ApplyChainResponse::Outcome outcome) {
@@ -109,11 +113,46 @@ void print_applied(const Session& session, const v1::ApplyChainResponse& respons
   session.out << '\n';
 }
 
+// What is wrong with the rules of a chain's firewalls, each with its place. Those that the
+// controller will refuse are its to name.
+std::vector<std::string> rule_warnings(const ChainDocument& document) {
+  std::vector<std::string> warnings;
+  const v1::ChainSpec& spec = document.chain.spec();
+  for (int i = 0; i < spec.functions_size(); ++i) {
+    if (spec.functions(i).type() != "firewall") continue;
+    const std::string path = "spec.functions[" + std::to_string(i) + "].config";
+    for (const RuleWarning& warning : check_firewall_rules(spec.functions(i).config(), path))
+      warnings.push_back(document.place(warning.field + ": ") + warning.text);
+  }
+  return warnings;
+}
+
+// Without a controller: what it would refuse is not known here.
+int run_check(const Session& session) {
+  const std::string name = session.line.word(0);
+  const auto content = read_file(session, name);
+  if (!content) return report_failure(session.err, content.error());
+  const auto read = [&session](const std::string& file) { return read_file(session, file); };
+  const auto documents = parse_chains(*content, name, read);
+  if (!documents) return report_failure(session.err, documents.error());
+  size_t found = 0;
+  for (const ChainDocument& document : *documents) {
+    for (const std::string& warning : rule_warnings(document)) {
+      session.out << warning << '\n';
+      ++found;
+    }
+  }
+  if (found == 0) session.out << name << ": every rule matters\n";
+  return found == 0 ? kExitOk : kExitCheckFailed;
+}
+
 int run_apply(const Session& session) {
   if (!session.line.has("--file")) return usage_failure(session, "apply needs -f FILE");
   const auto documents = read_chains(session);  // all of them, before the first is sent
   if (!documents) return report_failure(session.err, documents.error());
   for (const ChainDocument& document : *documents) {
+    for (const std::string& warning : rule_warnings(document))
+      session.err << "flowkeepctl: warning: " << warning << '\n';
     const auto response = session.connection.apply(document.chain);
     if (!response) {
       Error error = response.error();
@@ -389,6 +428,49 @@ void describe_chain(std::ostream& out, const v1::Chain& chain) {
   }
 }
 
+// Counters that have counted, the greatest first.
+void describe_counters(std::ostream& out, const v1::FunctionReport& report) {
+  std::vector<v1::FunctionCounter> counters(report.counters().begin(), report.counters().end());
+  std::erase_if(counters, [](const auto& counter) { return counter.packets() == 0; });
+  std::stable_sort(counters.begin(), counters.end(),
+                   [](const auto& a, const auto& b) { return a.packets() > b.packets(); });
+  constexpr size_t kShown = 50;
+  out << "Counters of revision " << report.revision() << ", of " << report.counters_size()
+      << " the " << std::min(kShown, counters.size()) << " greatest:\n";
+  Table table({"NAME", ">PACKETS"});
+  for (size_t i = 0; i < std::min(kShown, counters.size()); ++i)
+    table.add({counters[i].name(), text(counters[i].packets())});
+  table.print(out);
+}
+
+// What the chain's functions told; --watch goes on.
+int run_logs(const Session& session) {
+  v1::FunctionReportRequest request;
+  request.set_chain(session.line.word(0));
+  request.set_limit(session.line.number("--limit", 100));
+  for (;;) {
+    const auto report = session.connection.functions(request);
+    if (!report) return report_failure(session.err, report.error());
+    for (const v1::FunctionEvent& event : report->events()) {
+      if (session.line.json()) {
+        print_json(session.out, event);
+        continue;
+      }
+      session.out << time_text(event.at_s()) << "  " << event.name() << "  " << event.packet();
+      for (const uint64_t value : event.values())
+        if (value != 0) session.out << "  " << value;
+      session.out << '\n';
+    }
+    if (request.after_size() > 0 && report->events_lost() > 0)
+      session.err << "flowkeepctl: " << report->events_lost() << " events are lost\n";
+    if (!session.line.has("--watch")) return kExitOk;
+    session.out.flush();
+    *request.mutable_after() = report->after();
+    request.set_limit(0);
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+  }
+}
+
 void describe_node(std::ostream& out, const v1::Node& node) {
   Facts facts(out);
   const v1::NodeStatus& status = node.status();
@@ -430,7 +512,17 @@ int run_describe(const Session& session) {
   if (kind == "chain" || kind == "chains") {
     const auto chain = session.connection.chain(session.line.word(1));
     if (!chain) return report_failure(session.err, chain.error());
-    session.line.json() ? print_json(session.out, *chain) : describe_chain(session.out, *chain);
+    if (session.line.json()) {
+      print_json(session.out, *chain);
+      return kExitOk;
+    }
+    describe_chain(session.out, *chain);
+    v1::FunctionReportRequest request;
+    request.set_chain(chain->name());
+    request.set_limit(1);
+    // A node that is away has none to show; the phase says so.
+    if (const auto report = session.connection.functions(request))
+      describe_counters(session.out, *report);
     return kExitOk;
   }
   if (kind == "node" || kind == "nodes") {
@@ -582,9 +674,10 @@ int run_flowkeepctl(const std::vector<std::string>& arguments,
     return kExitOk;
   }
   static const std::map<std::string, int (*)(const Session&)> kRuns = {
-      {"apply", run_apply},   {"get", run_get},     {"describe", run_describe},
-      {"delete", run_delete}, {"top", run_top},     {"flows", run_flows},
-      {"stats", run_stats},   {"drill", run_drill}, {"events", run_events},
+      {"apply", run_apply}, {"check", run_check},       {"logs", run_logs},
+      {"get", run_get},     {"describe", run_describe}, {"delete", run_delete},
+      {"top", run_top},     {"flows", run_flows},       {"stats", run_stats},
+      {"drill", run_drill}, {"events", run_events},
   };
   if (line->command() == "drill") hold_interrupts();
   Connection connection(line->controller(), line->timeout());

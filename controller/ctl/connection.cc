@@ -98,6 +98,9 @@ Result<v1::ListNodesResponse> Connection::nodes() {
 Result<v1::ListWorkersResponse> Connection::workers(const v1::ListWorkersRequest& request) {
   return channel_->call<v1::Workers>(&v1::Workers::Stub::List, request);
 }
+Result<v1::FunctionReport> Connection::functions(const v1::FunctionReportRequest& request) {
+  return channel_->call<v1::Statistics>(&v1::Statistics::Stub::ReportFunctions, request);
+}
 Result<v1::ListFlowsResponse> Connection::flows(const v1::ListFlowsRequest& request) {
   return channel_->call<v1::Flows>(&v1::Flows::Stub::List, request);
 }

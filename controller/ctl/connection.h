@@ -29,6 +29,7 @@ class Connection {
   Result<v1::Node> node(const std::string& name);
   Result<v1::ListNodesResponse> nodes();
   Result<v1::ListWorkersResponse> workers(const v1::ListWorkersRequest& request);
+  Result<v1::FunctionReport> functions(const v1::FunctionReportRequest& request);
   Result<v1::ListFlowsResponse> flows(const v1::ListFlowsRequest& request);
   Result<v1::GetStatisticsResponse> statistics(const v1::GetStatisticsRequest& request);
   // Told of the progress until the drill has ended.

@@ -126,6 +126,42 @@ TEST(ChainYaml, FindsTheLineOfAPathOrOfWhatHoldsIt) {
   EXPECT_EQ(document.place("something else"), "edge.yaml: ");
 }
 
+constexpr char kWithRulesFile[] =
+    "kind: Chain\nmetadata: {name: edge}\nspec:\n  functions:\n    - type: firewall\n"
+    "      config: {rules_file: rules/web.yaml}\n";
+
+TEST(ChainYaml, RulesOfAFileTakeItsPlace) {
+  const auto read = [](const std::string& name) -> Result<std::string> {
+    if (name == "chains/rules/web.yaml")
+      return std::string(
+          "# the web\n- {name: web, action: accept}\n- name: rest\n  action: drop\n");
+    return invalid(name, "cannot be read");
+  };
+  const auto parsed = parse_chains(kWithRulesFile, "chains/edge.yaml", read);
+  ASSERT_TRUE(parsed.ok()) << parsed.error().text();
+  const ChainDocument& document = parsed->front();
+  const auto& fields = document.chain.spec().functions(0).config().fields();
+  EXPECT_FALSE(fields.contains("rules_file"));
+  EXPECT_EQ(fields.at("rules").list_value().values_size(), 2);
+  EXPECT_EQ(document.place("spec.functions[0].config.rules[1].action: bad"),
+            "chains/rules/web.yaml:4: ");
+  EXPECT_EQ(document.place("spec.functions[0].type: bad"), "chains/edge.yaml:5: ");
+
+  EXPECT_EQ(parse_chains(kWithRulesFile, "other/edge.yaml", read).error().text(),
+            "other/edge.yaml:6: spec.functions[0].config.rules_file: "
+            "other/rules/web.yaml: cannot be read");
+  const auto text = [&](const std::string& content) {
+    return parse_chains(kWithRulesFile, "edge.yaml",
+                        [&](const std::string&) -> Result<std::string> { return content; })
+        .error()
+        .text();
+  };
+  EXPECT_EQ(
+      text("rules: []"),
+      "rules/web.yaml:1: spec.functions[0].config.rules: is a map; a list of rules is needed");
+  EXPECT_NE(text("- {a: [}").find("rules/web.yaml:1: is not YAML"), std::string::npos);
+}
+
 TEST(ChainYaml, TheChainOfTheDemoIsRead) {
   std::ifstream file(std::string(FLOWKEEP_SOURCE) + "/configs/chains/edge.yaml");
   std::ostringstream text;
@@ -149,6 +185,20 @@ Ended run(const std::vector<std::string>& arguments, const std::string& environm
   std::ostringstream out, err;
   const int code = run_flowkeepctl(arguments, environment, in, out, err);
   return {code, out.str(), err.str()};
+}
+
+TEST(Ctl, CheckNamesRulesThatDoNotMatter) {
+  const std::string head =
+      "kind: Chain\nmetadata: {name: edge}\nspec:\n  functions:\n    - type: firewall\n"
+      "      config:\n        rules:\n          - {name: net, action: accept}\n";
+  const Ended found = run({"check", "-"}, "",
+                          head + "          - {name: host, action: drop, source: [10.0.0.1]}\n");
+  EXPECT_EQ(found.code, kExitCheckFailed);
+  EXPECT_EQ(
+      found.out,
+      "-:9: rule \"host\" is never reached: rule \"net\" before it matches all that it does\n");
+  const Ended clean = run({"check", "-"}, "", head);
+  EXPECT_EQ(clean.code, kExitOk);
 }
 
 TEST(Ctl, WrongUsageIsTwo) {

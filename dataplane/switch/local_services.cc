@@ -12,7 +12,6 @@ namespace flowkeep {
 namespace {
 
 constexpr size_t kEthernetBytes = 14;
-constexpr uint8_t kIcmpEchoReply = 0, kIcmpTimeExceeded = 11;
 
 constexpr uint16_t network(uint16_t host) {
   return Be16::from_host(host).raw;

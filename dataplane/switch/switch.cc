@@ -15,6 +15,7 @@
 #include <cstring>
 
 #include "nfs/parse.h"
+#include "nfs/steering.h"
 
 namespace flowkeep {
 namespace {
@@ -24,7 +25,6 @@ constexpr uint32_t kMempoolCache = 256;
 constexpr size_t kHeldPackets =
     kRingPackets / 2;  // of buckets on the move; an inbox takes them all
 constexpr size_t kEthernetBytes = 14;
-constexpr uint16_t kEtherTypeArp = 0x0806;
 
 PacketMeta& meta_of(rte_mbuf* packet) {
   return *static_cast<PacketMeta*>(rte_mbuf_to_priv(packet));
@@ -302,6 +302,14 @@ void Switch::ingest(size_t port_index, rte_mbuf* packet) {
 // itself.
 bool Switch::find_bucket(const ChainBlock& chain, PacketMeta& meta, Be32 destination) const {
   if (meta.side == Side::kOutside && chain.external_count > 0) {
+    const std::span forwards(chain.forwards, chain.forward_count.load(std::memory_order_acquire));
+    if (const Forward* forward = find_forward(forwards, meta.key)) {
+      const FlowKey inside = inside_key_of(*forward, meta.key);
+      const Scope scope = chain.steer_by == SteerBy::kHost ? Scope::kHost : Scope::kEndpoint;
+      meta.bucket =
+          static_cast<uint32_t>(steering_hash(scope, inside, secret_)) & (chain.buckets - 1);
+      return true;
+    }
     for (uint32_t i = 0; i < chain.external_count; ++i) {
       if (!(chain.external[i] == destination)) continue;
       const uint32_t block = meta.key.dst_port.host() / kPortBlockPorts;
@@ -373,7 +381,9 @@ size_t Switch::drain(size_t slot) {
 void Switch::deliver(rte_mbuf* packet) {
   const PacketMeta& meta = meta_of(packet);
   ChainBlock& chain = header_.chains[meta.chain];
+  header_.counters[meta.chain].count(meta);
   if (meta.verdict == Verdict::kDrop) return drop_of_chain(chain, packet, meta.reason);
+  if (meta.verdict == Verdict::kReply) return send_reply(chain, packet, meta);
   auto* ip = rte_pktmbuf_mtod(packet, uint8_t*) + meta.l3_offset;
   decrement_ttl(ip);
   Be32 destination;
@@ -388,6 +398,26 @@ void Switch::deliver(rte_mbuf* packet) {
     header_.switch_block.first_forward_unix_us.store(
         static_cast<uint64_t>(arena_.now_unix_s() * 1e6));
   }
+}
+
+// The packet counts as refused for its reason; that it was answered too is seen from the port. ICMP
+// errors are limited as the switch's own are (RFC 1812 section 4.3.2.8).
+void Switch::send_reply(ChainBlock& chain, rte_mbuf* packet, const PacketMeta& meta) {
+  const uint16_t bytes = meta.reply_length;
+  const uint8_t* ip = rte_pktmbuf_mtod(packet, const uint8_t*) + meta.l3_offset;
+  const bool is_reset = ip[9] == kProtocolTcp;
+  uint32_t& budget = ports_[meta.in_port].icmp_budget;
+  if (bytes < kEthernetBytes || bytes > kFrameBytes || (!is_reset && budget == 0))
+    return drop_of_chain(chain, packet, meta.reason);
+  if (!is_reset) --budget;
+  packet->data_len = bytes;
+  packet->pkt_len = bytes;
+  Be32 destination;
+  std::memcpy(&destination.raw, ip + 16, 4);
+  bump(chain.drops[static_cast<size_t>(meta.reason)]);
+  if (const DropReason refused = route(meta.in_port, packet, destination);
+      refused != DropReason::kNone)
+    drop(meta.in_port, packet, refused);
 }
 
 DropReason Switch::route(size_t port_index, rte_mbuf* packet, Be32 destination) {

@@ -80,6 +80,7 @@ class Switch {
   // Send path.
   size_t drain(size_t slot);
   void deliver(rte_mbuf* packet);
+  void send_reply(ChainBlock& chain, rte_mbuf* packet, const PacketMeta& meta);
   // Routes an IPv4 frame whose Ethernet header is still to be written. False: dropped, counted for
   // the port.
   DropReason route(size_t port, rte_mbuf* packet, Be32 destination);

@@ -3,64 +3,170 @@
 #include <unordered_set>
 #include <utility>
 
+#include "nfs/firewall/reject.h"
 #include "nfs/firewall/rules.h"
 
 namespace flowkeep {
+namespace {
+
+// Of a packet as it came from the wire. `key`: its key, from the side where it entered.
+HeaderTuple tuple_of(const FlowKey& key, const PacketMeta& meta, const uint8_t* frame) {
+  HeaderTuple tuple = header_tuple(key);
+  if (key.protocol == kProtocolTcp) tuple.tcp_flags = meta.tcp_flags;
+  if (key.protocol == kProtocolIcmp || key.protocol == kProtocolIcmpv6) {
+    tuple.src_port = frame[meta.l4_offset];
+    tuple.dst_port = frame[meta.l4_offset + 1];
+  }
+  return tuple;
+}
+
+// As the first packet of the flow must have been.
+HeaderTuple tuple_of_opening(const FlowKey& key) {
+  HeaderTuple tuple = header_tuple(key);
+  if (key.protocol == kProtocolTcp) tuple.tcp_flags = kTcpSyn;
+  if (key.protocol == kProtocolIcmp) tuple.src_port = kIcmpEchoRequest, tuple.dst_port = 0;
+  return tuple;
+}
+
+FlowKey key_from_initiator(const FlowKey& inside, Side initiator) {
+  return initiator == Side::kInside ? inside : inside.reversed();
+}
+
+}  // namespace
 
 Result<Firewall> Firewall::create(const Config& config, const FunctionContext& context) {
+  const auto sets = NamedSets::create(config, context.field);
+  if (!sets.ok()) return sets.error();
+  if (static_cast<size_t>(config.rules_size()) > kMaxRules) {
+    return invalid(context.field + ".rules", std::to_string(config.rules_size()) +
+                                                 " are too many; accepted: up to " +
+                                                 std::to_string(kMaxRules));
+  }
   std::vector<Rule> rules;
   std::vector<ClassifierRule> entries;
   std::unordered_set<std::string> names;
+  int32_t buckets = 0;
   for (int i = 0; i < config.rules_size(); ++i) {
-    const nfs::FirewallRule& rule = config.rules(i);
     const std::string field = context.field + ".rules[" + std::to_string(i) + "]";
-    if (rule.name().empty()) return invalid(field + ".name", "is missing; accepted: any text");
-    if (!names.insert(rule.name()).second) {
-      return invalid(field + ".name", '"' + rule.name() +
+    auto rule = create_rule(config.rules(i), field);
+    if (!rule.ok()) return rule.error();
+    if (!names.insert(rule->name).second) {
+      return invalid(field + ".name", '"' + rule->name +
                                           "\" names an earlier rule too; accepted: "
                                           "a name for each rule of its own");
     }
-    if (rule.action() != "accept" && rule.action() != "drop") {
-      return invalid(field + ".action",
-                     "unknown action \"" + rule.action() + "\"; accepted: accept, drop");
-    }
-    const auto added =
-        add_rule_entries(rule, field, static_cast<uint32_t>(i), kMaxEntries, entries);
+    if (rule->per_second > 0) rule->bucket = buckets++;
+    const auto added = add_rule_entries(config.rules(i), *sets, field, static_cast<uint32_t>(i),
+                                        kMaxEntries, entries);
     if (!added.ok()) return added.error();
-    rules.push_back({rule.name(), rule.action() == "accept"});
+    rules.push_back(std::move(*rule));
   }
   std::unique_ptr<Classifier> classifier = context.make_classifier();
-  if (const auto built = classifier->build(std::move(entries)); !built.ok()) return built.error();
+  if (const auto built = classifier->build(std::move(entries)); !built.ok()) {
+    return Error{built.error().kind, context.field + '.' + built.error().field,
+                 built.error().message};
+  }
   return Firewall(std::move(rules), std::move(classifier));
+}
+
+Result<Firewall::Rule> Firewall::create_rule(const nfs::FirewallRule& rule,
+                                             const std::string& field) {
+  Rule made;
+  made.name = rule.name();
+  if (made.name.empty()) return invalid(field + ".name", "is missing; accepted: any text");
+  if (rule.action() == "accept") {
+    made.action = Action::kAccept;
+  } else if (rule.action() == "reject") {
+    made.action = Action::kReject;
+  } else if (rule.action() != "drop") {
+    return invalid(field + ".action",
+                   "unknown action \"" + rule.action() + "\"; accepted: accept, drop, reject");
+  }
+  if (rule.log_every() > 0 && !rule.log()) {
+    return invalid(field + ".log_every", "is of no use without a log; accepted: with log: true");
+  }
+  if (rule.log()) made.log_every = std::max(rule.log_every(), 1U);
+  if (!rule.has_rate_limit()) return made;
+  if (rule.rate_limit().per_second() == 0) {
+    return invalid(field + ".rate_limit.per_second", "is 0 or missing; accepted: at least 1");
+  }
+  made.per_second = rule.rate_limit().per_second();
+  made.burst = rule.rate_limit().burst() == 0 ? made.per_second : rule.rate_limit().burst();
+  return made;
 }
 
 Firewall::Firewall(std::vector<Rule> rules, std::unique_ptr<Classifier> classifier)
     : rules_(std::move(rules)), classifier_(std::move(classifier)) {}
 
 Firewall::Soft Firewall::make_soft() const {
-  return {std::vector<uint64_t>(rules_.size()), 0};
+  Soft soft;
+  for (const Rule& rule : rules_) {
+    if (rule.bucket >= 0) soft.buckets.emplace_back(rule.per_second, rule.burst);
+  }
+  soft.until_logged.resize(rules_.size());
+  return soft;
 }
 
-uint32_t Firewall::first_match(const FlowKey& inside, Side initiator) const {
-  const FlowKey tuple = initiator == Side::kInside ? inside : inside.reversed();
+std::vector<std::string> Firewall::counter_names() const {
+  std::vector<std::string> names;
+  for (const Rule& rule : rules_) names.push_back(rule.name);
+  names.emplace_back("(no rule)");
+  return names;
+}
+
+uint32_t Firewall::first_match(const HeaderTuple& tuple) const {
   uint32_t rule = kNoRule;
   classifier_->classify({&tuple, 1}, {&rule, 1});
   return rule;
 }
 
 Decision Firewall::open(NewFlow<Firewall>& flow, Soft& soft) const {
-  const uint32_t rule = first_match(flow.inside_key(), flow.initiator());
+  const FlowKey key = key_from_initiator(flow.inside_key(), flow.initiator());
+  const uint32_t rule = first_match(tuple_of(key, flow.meta(), flow.bytes()));
   if (rule == kNoRule) {
-    ++soft.unmatched;
+    flow.count(rules_.size());
     return Decision::refuse(DropReason::kFirewallDenied);
   }
-  ++soft.hits[rule];
-  return rules_[rule].accept ? Decision::accept() : Decision::refuse(DropReason::kFirewallDenied);
+  note(flow, rule, soft);
+  const int32_t bucket = rules_[rule].bucket;
+  if (bucket >= 0 && !soft.buckets[static_cast<size_t>(bucket)].take(flow.now_s()))
+    return Decision::refuse(DropReason::kFirewallRateLimited);
+  if (rules_[rule].action == Action::kAccept) return Decision::accept();
+  return refuse(flow, rules_[rule].action);
+}
+
+// A TCP segment that neither belongs to a connection nor opens one: whoever would be refused a
+// connection there hears so, everything else is dropped as belonging to no flow.
+Decision Firewall::stray(NewFlow<Firewall>& packet, Soft& soft) const {
+  if (packet.meta().key.protocol != kProtocolTcp) return Decision::accept();
+  const uint32_t rule = first_match(tuple_of(packet.meta().key, packet.meta(), packet.bytes()));
+  if (rule == kNoRule || rules_[rule].action != Action::kReject) return Decision::accept();
+  note(packet, rule, soft);
+  return refuse(packet, Action::kReject);
+}
+
+void Firewall::note(NewFlow<Firewall>& flow, uint32_t rule, Soft& soft) const {
+  flow.count(rule);
+  if (rules_[rule].log_every == 0) return;
+  uint32_t& left = soft.until_logged[rule];
+  if (left == 0) {
+    flow.log(rule);
+    left = rules_[rule].log_every;
+  }
+  --left;
+}
+
+Decision Firewall::refuse(NewFlow<Firewall>& flow, Action action) {
+  if (action == Action::kDrop) return Decision::refuse(DropReason::kFirewallDenied);
+  if (!may_be_answered(flow.bytes(), flow.meta()))
+    return Decision::refuse(DropReason::kFirewallRejected);
+  flow.set_answer_bytes(turn_into_rejection(flow.edit_answer(), flow.meta()));
+  return Decision::answer(DropReason::kFirewallRejected);
 }
 
 bool Firewall::still_allowed(const FlowKey& inside, Side initiator, const Hard&, Soft&) const {
-  const uint32_t rule = first_match(inside, initiator);
-  return rule != kNoRule && rules_[rule].accept;
+  const uint32_t rule = first_match(tuple_of_opening(key_from_initiator(inside, initiator)));
+  return rule != kNoRule && rules_[rule].action == Action::kAccept;
 }
 
 }  // namespace flowkeep

@@ -2,8 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <random>
-
 #include "nfs/chain_harness.h"
 
 namespace flowkeep {
@@ -109,93 +107,6 @@ TEST_P(FirewallTest, AnswersPassBecauseTheFlowExists) {
   EXPECT_EQ(harness.send(Side::kOutside, answer), (Departure{DropReason::kNone, answer}));
   const Bytes other = PacketBuilder::udp("192.0.2.1", 54, "10.0.0.2", 4000).build();
   EXPECT_EQ(harness.send(Side::kOutside, other).reason, DropReason::kFirewallDenied);
-}
-
-// Rules of every shape against a search that is written anew here.
-TEST(LinearClassifier, EqualsANaiveSearch) {
-  constexpr uint32_t kSeed = 99;
-  SCOPED_TRACE("seed " + std::to_string(kSeed));
-  std::mt19937 random(kSeed);
-  const auto small = [&random](uint32_t below) { return static_cast<uint32_t>(random() % below); };
-  std::vector<ClassifierRule> rules;
-  for (uint32_t i = 0; i < 60; ++i) {
-    ClassifierRule rule;
-    rule.src_bits = static_cast<uint8_t>(small(3) == 0 ? 0 : 24 + small(9));
-    rule.dst_bits = static_cast<uint8_t>(small(3) == 0 ? 0 : 24 + small(9));
-    const auto masked = [](uint32_t address, uint8_t bits) {
-      return Be32::from_host(bits == 0 ? 0 : address >> (32 - bits) << (32 - bits));
-    };
-    rule.src = masked(0x0a000000 + small(64), rule.src_bits);
-    rule.dst = masked(0x0a000000 + small(64), rule.dst_bits);
-    rule.protocol = std::array<uint8_t, 3>{0, 6, 17}[small(3)];
-    rule.direction = static_cast<RuleDirection>(small(3));
-    rule.dst_port_first = static_cast<uint16_t>(small(8));
-    rule.dst_port_last = static_cast<uint16_t>(rule.dst_port_first + small(4));
-    rule.rule = i / 2;
-    rules.push_back(rule);
-  }
-  LinearClassifier classifier;
-  ASSERT_TRUE(classifier.build(rules).ok());
-  std::map<uint32_t, uint32_t> seen;
-  for (int round = 0; round < 20000; ++round) {
-    const FlowKey tuple{Be32::from_host(0x0a000000 + small(64)),
-                        Be32::from_host(0x0a000000 + small(64)),
-                        Be16::from_host(static_cast<uint16_t>(small(8))),
-                        Be16::from_host(static_cast<uint16_t>(small(12))),
-                        static_cast<uint8_t>(small(2) == 0 ? 6 : 17),
-                        static_cast<Side>(small(2)),
-                        0};
-    uint32_t expected = kNoRule;
-    for (auto rule = rules.rbegin(); rule != rules.rend(); ++rule) {
-      const bool src = rule->src_bits == 0 || tuple.src.host() >> (32 - rule->src_bits) ==
-                                                  rule->src.host() >> (32 - rule->src_bits);
-      const bool dst = rule->dst_bits == 0 || tuple.dst.host() >> (32 - rule->dst_bits) ==
-                                                  rule->dst.host() >> (32 - rule->dst_bits);
-      const bool port = tuple.dst_port.host() >= rule->dst_port_first &&
-                        tuple.dst_port.host() <= rule->dst_port_last;
-      const bool protocol = rule->protocol == 0 || rule->protocol == tuple.protocol;
-      const bool side =
-          rule->direction == RuleDirection::kAny ||
-          (rule->direction == RuleDirection::kFromInside && tuple.side == Side::kInside) ||
-          (rule->direction == RuleDirection::kFromOutside && tuple.side == Side::kOutside);
-      if (src && dst && port && protocol && side) expected = rule->rule;
-    }
-    uint32_t found = 0;
-    classifier.classify({&tuple, 1}, {&found, 1});
-    ASSERT_EQ(found, expected) << "round " << round;
-    ++seen[found];
-  }
-  EXPECT_GT(seen.size(), 15U);
-  EXPECT_GT(seen[kNoRule], 100U);
-}
-
-TEST(Firewall, CountsHitsOfEachRule) {
-  Firewall::Config config;
-  auto* rule = config.add_rules();
-  rule->set_name("tcp"), rule->set_action("accept"), rule->set_protocol("tcp");
-  rule = config.add_rules();
-  rule->set_name("udp"), rule->set_action("drop"), rule->set_protocol("udp");
-  FunctionContext context{"config", [] { return std::make_unique<LinearClassifier>(); }};
-  const auto firewall = Firewall::create(config, context);
-  ASSERT_TRUE(firewall.ok());
-  Firewall::Soft soft = firewall->make_soft();
-  PoolDirectory directory;
-  auto pool = open_pool(directory, Pool::minimum_bytes());
-  ASSERT_TRUE(pool->attach_chain("test", 16).ok());
-  FlowTable table(*pool, 0, 0);
-  const auto open = [&](uint8_t protocol) {
-    FlowKey key = inside_key(1);
-    key.protocol = protocol;
-    OpeningFlow flow{key, Side::kInside, 0, table};
-    NewFlow<Firewall> typed(flow, 0);
-    return firewall->open(typed, soft).refused;
-  };
-  EXPECT_EQ(open(kProtocolTcp), DropReason::kNone);
-  EXPECT_EQ(open(kProtocolTcp), DropReason::kNone);
-  EXPECT_EQ(open(kProtocolUdp), DropReason::kFirewallDenied);
-  EXPECT_EQ(open(kProtocolIcmp), DropReason::kFirewallDenied);
-  EXPECT_EQ(soft.hits, (std::vector<uint64_t>{2, 1}));
-  EXPECT_EQ(soft.unmatched, 1U);
 }
 
 }  // namespace

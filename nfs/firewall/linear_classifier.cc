@@ -3,13 +3,13 @@
 #include <cassert>
 #include <utility>
 
-#include "nfs/ipv4_prefix.h"
+#include "nfs/firewall/ip_prefix.h"
 
 namespace flowkeep {
 namespace {
 
-bool within(Be16 port, uint16_t first, uint16_t last) {
-  return first <= port.host() && port.host() <= last;
+bool within(uint16_t port, uint16_t first, uint16_t last) {
+  return first <= port && port <= last;
 }
 
 bool direction_matches(RuleDirection direction, Side side) {
@@ -17,11 +17,12 @@ bool direction_matches(RuleDirection direction, Side side) {
          (direction == RuleDirection::kFromInside) == (side == Side::kInside);
 }
 
-bool matches(const ClassifierRule& rule, const FlowKey& tuple) {
-  return (rule.protocol == 0 || rule.protocol == tuple.protocol) &&
+bool matches(const ClassifierRule& rule, const HeaderTuple& tuple) {
+  return rule.family == tuple.family && (rule.any_protocol || rule.protocol == tuple.protocol) &&
+         (tuple.tcp_flags & rule.tcp_flags_mask) == rule.tcp_flags &&
          direction_matches(rule.direction, tuple.side) &&
-         Ipv4Prefix{rule.src, rule.src_bits}.contains(tuple.src) &&
-         Ipv4Prefix{rule.dst, rule.dst_bits}.contains(tuple.dst) &&
+         same_prefix(rule.src, tuple.src, rule.src_bits) &&
+         same_prefix(rule.dst, tuple.dst, rule.dst_bits) &&
          within(tuple.src_port, rule.src_port_first, rule.src_port_last) &&
          within(tuple.dst_port, rule.dst_port_first, rule.dst_port_last);
 }
@@ -33,7 +34,8 @@ Result<void> LinearClassifier::build(std::vector<ClassifierRule> rules) {
   return {};
 }
 
-void LinearClassifier::classify(std::span<const FlowKey> tuples, std::span<uint32_t> rules) const {
+void LinearClassifier::classify(std::span<const HeaderTuple> tuples,
+                                std::span<uint32_t> rules) const {
   assert(tuples.size() == rules.size());
   for (size_t i = 0; i < tuples.size(); ++i) {
     rules[i] = kNoRule;

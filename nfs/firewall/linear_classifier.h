@@ -8,7 +8,7 @@ namespace flowkeep {
 class LinearClassifier final : public Classifier {
  public:
   Result<void> build(std::vector<ClassifierRule> rules) override;
-  void classify(std::span<const FlowKey> tuples, std::span<uint32_t> rules) const override;
+  void classify(std::span<const HeaderTuple> tuples, std::span<uint32_t> rules) const override;
 
  private:
   std::vector<ClassifierRule> rules_;

@@ -33,9 +33,9 @@ std::string json_of(const DumpedFlow& flow) {
       .add("chain", flow.chain)
       .add("record", flow.id)
       .add("protocol", protocol_text(record.inside_key.protocol))
-      .add("inside_source", endpoint_text(record.inside_key.src, record.inside_key.src_port))
-      .add("destination", endpoint_text(record.inside_key.dst, record.inside_key.dst_port))
-      .add("external", endpoint_text(record.outside_key.dst, record.outside_key.dst_port))
+      .add("inside_source", source_text(record))
+      .add("destination", destination_text(record))
+      .add("external", external_text(record))
       .add("phase", phase_text(record.phase))
       .add("initiator", record.initiator == Side::kInside ? "inside" : "outside")
       .add("bucket", record.bucket)
@@ -49,9 +49,9 @@ std::string json_of(const DumpedFlow& flow) {
 
 std::string text_of(const DumpedFlow& flow) {
   const FlowRecord& record = flow.record;
-  std::string text = flow.chain + "  " + key_text(record.inside_key);
+  std::string text = flow.chain + "  " + inside_text(record);
   if (!(record.outside_key == record.inside_key.reversed())) {
-    text += " as " + endpoint_text(record.outside_key.dst, record.outside_key.dst_port);
+    text += " as " + external_text(record);
   }
   text += "  " + std::string(phase_text(record.phase)) + "  bucket " +
           std::to_string(record.bucket) + "  revision " + std::to_string(record.revision) +

@@ -27,6 +27,22 @@ FlowKey inside_key(uint32_t n) {
           0};
 }
 
+void open_wide(FlowTable& table, uint32_t n) {
+  const WideAddresses addresses = {
+      {0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, static_cast<uint8_t>(n)},
+      {0x20, 0x01, 0x0d, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}};
+  FlowKey key = wide_key(addresses, 6, Side::kInside, table.hash_secret());
+  key.src_port = Be16::from_host(static_cast<uint16_t>(30000 + n));
+  key.dst_port = Be16::from_host(443);
+  const auto opened = table.open(n % 16, key, key.reversed(), &addresses);
+  if (opened.status != OpenStatus::kOk) return;
+  FlowRecord& record = table.stage(opened.id);
+  record.phase = FlowPhase::kEstablished;
+  record.revision = 2;
+  record.opened_s = 1'700'002'000 + n;
+  record.last_seen_s = 1'700'003'000 + n;
+}
+
 void open(FlowTable& table, uint32_t n) {
   const uint32_t bucket = n / 64 % 16;
   table.lease_acquire(0, 16 + n / 64, bucket);
@@ -53,11 +69,17 @@ void fill(Pool& pool) {
     table.commit({});
     table.apply();
   }
+  for (uint32_t n = 0; n < 40; ++n) {
+    open_wide(table, n);
+    table.commit({});
+    table.apply();
+  }
   const FlowKey closed = inside_key(7);
   table.close(table.find(0, closed, hash_key(closed, table.hash_secret())));
   table.commit({});
   table.apply();
   open(table, 120);
+  open_wide(table, 40);
   table.commit({});
 }
 

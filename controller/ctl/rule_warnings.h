@@ -1,0 +1,20 @@
+// What is questionable about the rules of a chain's firewall, before it is applied.
+#pragma once
+
+#include <google/protobuf/struct.pb.h>
+
+#include <string>
+#include <vector>
+
+namespace flowkeep {
+
+struct RuleWarning {
+  std::string field;  // path of the rule
+  std::string text;
+};
+
+// `path`: of the configuration. Nothing if it is one that the controller will refuse.
+std::vector<RuleWarning> check_firewall_rules(const google::protobuf::Struct& config,
+                                              const std::string& path);
+
+}  // namespace flowkeep
