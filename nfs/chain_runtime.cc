@@ -11,13 +11,18 @@ bool is_icmp_error(const PacketMeta& meta) {
   return meta.inner_l3_offset != 0;
 }
 
+// Of an IPv6 packet's flow, as the inside key has them.
+WideAddresses inside_addresses(const PacketMeta& meta) {
+  return meta.side == Side::kInside ? meta.addresses : meta.addresses.reversed();
+}
+
 void drop(PacketMeta& meta, DropReason reason) {
   meta.verdict = Verdict::kDrop;
   meta.reason = reason;
 }
 
 // Only what begins a conversation opens a flow: a SYN (as in RFC 6146 section 3.5.2.2), an echo
-// request, any UDP datagram.
+// request, any packet of the other protocols.
 bool may_open(const Packet& packet) {
   const PacketMeta& meta = *packet.meta;
   if (is_icmp_error(meta)) return false;
@@ -26,6 +31,8 @@ bool may_open(const Packet& packet) {
       return is_first_tcp_segment(meta.tcp_flags);
     case kProtocolIcmp:
       return checked_header<IcmpHeader>(packet.frame, meta.l4_offset).type == kIcmpEchoRequest;
+    case kProtocolIcmpv6:
+      return checked_header<IcmpHeader>(packet.frame, meta.l4_offset).type == kIcmpv6EchoRequest;
     default:
       return true;
   }
@@ -68,7 +75,7 @@ ChainRuntime::Progress ChainRuntime::find_flow(const Packet& packet, size_t inde
   meta.reason = DropReason::kNone;
   flows_[index] = 0;
   if (chain_.variable_bytes() != 0 && !has_room(0, index)) return Progress::kNoRoom;
-  const RecordId id = table_.find(meta.bucket, meta.key, meta.hash);
+  const RecordId id = table_.find(meta.bucket, meta.key, meta.hash, meta.wide_addresses());
   if (id == 0) return open_flow(packet, index, now_s);
   if (may_go_on(table_.record(id), meta, now_s)) {
     flows_[index] = id;
@@ -184,13 +191,15 @@ ChainRuntime::Progress ChainRuntime::open_flow(const Packet& packet, size_t inde
   }
   if (!has_room(1, index)) return Progress::kNoRoom;
   const FlowKey inside = meta.side == Side::kInside ? meta.key : meta.key.reversed();
-  OpeningFlow flow{inside, meta.side, meta.bucket, table_};
+  WideAddresses addresses;
+  if (meta.is_wide()) addresses = inside_addresses(meta);
+  OpeningFlow flow{inside, meta.side, meta.bucket, table_, meta.is_wide() ? &addresses : nullptr};
   if (const DropReason refused = open_functions(flow); refused != DropReason::kNone) {
     drop(meta, refused);
     return Progress::kDone;
   }
-  const FlowTable::Opened opened =
-      table_.open(meta.bucket, inside, chain_.outside_key(inside, flow.hard.data()));
+  const FlowTable::Opened opened = table_.open(
+      meta.bucket, inside, chain_.outside_key(inside, flow.hard.data()), flow.addresses);
   switch (opened.status) {
     case OpenStatus::kOk:
       break;

@@ -10,6 +10,7 @@
 #include "nfs/firewall/linear_classifier.h"
 #include "nfs/parse.h"
 #include "nfs/steering.h"
+#include "state/flow_text.h"
 #include "state/layout.h"
 
 namespace flowkeep {
@@ -19,10 +20,7 @@ namespace {
 constexpr uint32_t kFreeLog = kMaxWorkerSlots - 1;  // that no worker of a run has used
 
 std::string flow_text(const FlowRecord& flow) {
-  const FlowKey& key = flow.inside_key;
-  return "flow " + to_string(key.src) + ":" + std::to_string(key.src_port.host()) + " to " +
-         to_string(key.dst) + ":" + std::to_string(key.dst_port.host()) + " protocol " +
-         std::to_string(key.protocol);
+  return "flow " + inside_text(flow);
 }
 
 }  // namespace
@@ -85,6 +83,10 @@ uint64_t RunOracle::hash_of(const FlowRecord& flow) {
     std::memcpy(&word, flow.hard + at, sizeof(word));
     hash = hash_words(hash, word, {7, 8});
   }
+  if (!flow.is_wide()) return hash;
+  uint64_t words[sizeof(WideAddresses) / sizeof(uint64_t)];
+  std::memcpy(words, &flow.addresses, sizeof(words));
+  for (const uint64_t word : words) hash = hash_words(hash, word, {9, 10});
   return hash;
 }
 
@@ -119,10 +121,11 @@ std::string RunOracle::check_flows(Pool& pool, Found& found) {
     ++found[flow.bucket].flows;
     found[flow.bucket].sum += hash_of(flow);
     const HashSecret secret = pool.hash_secret();
-    const RecordId inside =
-        table.find(flow.bucket, flow.inside_key, hash_key(flow.inside_key, secret));
+    const WideAddresses reversed = flow.addresses.reversed();
+    const RecordId inside = table.find(flow.bucket, flow.inside_key,
+                                       hash_key(flow.inside_key, secret), &flow.addresses);
     const RecordId outside =
-        table.find(flow.bucket, flow.outside_key, hash_key(flow.outside_key, secret));
+        table.find(flow.bucket, flow.outside_key, hash_key(flow.outside_key, secret), &reversed);
     if (inside == 0) what = flow_text(flow) + " is not found by its inside key";
     if (outside != inside) what = flow_text(flow) + ": its keys find different records";
     if (what.empty()) what = check_lease_of(flow);
@@ -213,6 +216,7 @@ std::string RunOracle::check_leases(const Pool& pool) const {
 }
 
 std::string RunOracle::check_lease_of(const FlowRecord& flow) {
+  if (flow.is_wide()) return "";  // not translated
   const std::span<const Be32> external = chain(revision_).external_addresses();
   const auto address = std::ranges::find(external, flow.outside_key.dst);
   const LeaseKey key = {static_cast<uint32_t>(address - external.begin()),

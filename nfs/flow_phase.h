@@ -13,12 +13,14 @@ struct Timeouts {
   uint32_t tcp_transitory_s = 240;    // opening, closing, closed: 4 minutes (RFC 5382 REQ-5)
   uint32_t udp_s = 300;               // 5 minutes recommended (RFC 4787 REQ-5)
   uint32_t icmp_s = 60;               // 60 seconds at least (RFC 5508 REQ-2)
+  uint32_t other_s = 300;             // protocols without ports, as UDP
 
   uint32_t of(uint8_t protocol, FlowPhase phase) const {
     if (protocol == kProtocolTcp) {
       return phase == FlowPhase::kEstablished ? tcp_established_s : tcp_transitory_s;
     }
-    return protocol == kProtocolUdp ? udp_s : icmp_s;
+    if (protocol == kProtocolUdp) return udp_s;
+    return protocol == kProtocolIcmp || protocol == kProtocolIcmpv6 ? icmp_s : other_s;
   }
 };
 

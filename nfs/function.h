@@ -14,7 +14,11 @@
 //                                                  // a flow of another revision: may it go on?
 // and, where it has to see more than first packets,
 //   void process(Burst<F>&, Soft&) const;          // every packet, the first included
-// and, if it translates,
+// and, if it judges by IPv6 addresses, instead of the above,
+//   bool still_allowed(const FlowKey& inside, const WideAddresses& inside_addresses, Side
+//   initiator,
+//                      const Hard&, Soft&) const;
+// and, if it translates (IPv4 alone: it does not see flows of IPv6, which pass as they are),
 //   FlowKey outside_key(const FlowKey& inside, const Hard&) const;   // of packets from outside
 //   std::span<const Be32> external_addresses() const;
 // and, if it keeps more of a flow than fits into Hard (one function of a chain may),
@@ -38,6 +42,7 @@
 #include <algorithm>
 #include <array>
 #include <cassert>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -86,6 +91,7 @@ struct OpeningFlow {
   Side initiator;
   uint32_t bucket;
   FlowTable& table;
+  const WideAddresses* addresses = nullptr;  // of an IPv6 flow, as the inside key has them
   alignas(64) std::array<uint8_t, kHardStateBytes> hard{};
 };
 
@@ -95,6 +101,8 @@ class NewFlow {
   NewFlow(OpeningFlow& flow, size_t hard_offset) : flow_(flow), hard_offset_(hard_offset) {}
 
   const FlowKey& inside_key() const { return flow_.inside_key; }
+  // IPv6: as inside_key() has them. IPv4: null.
+  const WideAddresses* inside_addresses() const { return flow_.addresses; }
   Side initiator() const { return flow_.initiator; }
   uint32_t bucket() const { return flow_.bucket; }
   // Keyed, so that nobody outside can choose where a flow's hash falls.
@@ -131,7 +139,7 @@ class NewFlow {
 inline size_t editable_bytes(const PacketMeta& meta) {
   const size_t headers =
       meta.inner_l3_offset != 0 ? kEditableBytes : meta.l4_offset + sizeof(TcpHeader);
-  return std::min<size_t>(headers, meta.length);
+  return std::min({headers, kEditableBytes, size_t{meta.length}});
 }
 
 // A burst on its way through the steps. Arrays are parallel, one element for each packet.
@@ -172,6 +180,15 @@ class FlowPacket {
   const PacketMeta& meta() const { return *frame_.packets[index_].meta; }
   const uint8_t* bytes() const { return frame_.packets[index_].frame; }
   const FlowKey& inside_key() const { return frame_.records[index_]->inside_key; }
+  // IPv6: as inside_key() has them. IPv4: anything.
+  const WideAddresses& inside_addresses() const { return frame_.records[index_]->addresses; }
+  // Soft state in the flow's record, which one function of a chain may use: see FlowTable::soft().
+  std::span<const uint8_t, kSoftStateBytes> soft_of_flow() const {
+    return frame_.table.soft(frame_.flows[index_]);
+  }
+  void store_soft_of_flow(size_t offset, std::span<const uint8_t> state) {
+    frame_.table.store_soft(frame_.flows[index_], offset, state);
+  }
   // A copy: it is a few bytes, and a reference into the pool would need an alignment of Hard's own.
   typename F::Hard hard() const {
     typename F::Hard hard;
@@ -205,6 +222,11 @@ class FlowPacket {
   size_t hard_offset_;
 };
 
+template <typename F>
+concept Translates = requires(const F& function, const FlowKey& key, const typename F::Hard& hard) {
+  { function.outside_key(key, hard) } -> std::same_as<FlowKey>;
+};
+
 // The packets of a burst that entered by one side, in order, less those that were dropped.
 template <typename F>
 class Burst {
@@ -220,6 +242,9 @@ class Burst {
     for (size_t i = 0; i < frame_.packets.size(); ++i) {
       const PacketMeta& meta = *frame_.packets[i].meta;
       if (meta.side != side_ || meta.verdict == Verdict::kDrop) continue;
+      if constexpr (Translates<F>) {
+        if (meta.is_wide()) continue;
+      }
       FlowPacket<F> packet(frame_, i, hard_offset_);
       visit(packet);
     }

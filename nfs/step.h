@@ -46,11 +46,6 @@ class AnyFunction {
 };
 
 template <typename F>
-concept Translates = requires(const F& function, const FlowKey& key, const typename F::Hard& hard) {
-  { function.outside_key(key, hard) } -> std::same_as<FlowKey>;
-};
-
-template <typename F>
 concept Processes = requires(const F& function, Burst<F>& burst, typename F::Soft& soft) {
   function.process(burst, soft);
 };
@@ -74,14 +69,25 @@ class Step final : public AnyStep {
       : function_(function), soft_(function.make_soft()), hard_offset_(hard_offset) {}
 
   Decision open(OpeningFlow& flow) override {
+    if (passes_by(flow.inside_key)) return Decision::accept();
     NewFlow<F> typed(flow, hard_offset_);
     return function_.open(typed, soft_);
   }
   bool still_allowed(const FlowRecord& record, const uint8_t* hard) override {
-    return function_.still_allowed(record.inside_key, record.initiator, typed(hard + hard_offset_),
-                                   soft_);
+    if (passes_by(record.inside_key)) return true;
+    const Hard of_flow = typed(hard + hard_offset_);
+    if constexpr (requires {
+                    function_.still_allowed(record.inside_key, record.addresses, record.initiator,
+                                            of_flow, soft_);
+                  }) {
+      return function_.still_allowed(record.inside_key, record.addresses, record.initiator, of_flow,
+                                     soft_);
+    } else {
+      return function_.still_allowed(record.inside_key, record.initiator, of_flow, soft_);
+    }
   }
   bool carry_over(const FlowRecord& record, const FunctionLayout* from, uint8_t* hard) override {
+    if (passes_by(record.inside_key)) return true;
     if constexpr (kHasHard) {
       const std::optional<Hard> carried = carried_over(record, from);
       if (!carried) return false;
@@ -102,6 +108,10 @@ class Step final : public AnyStep {
   using Hard = typename F::Hard;
   static constexpr bool kHasHard = !std::is_empty_v<Hard>;
 
+  // What translates knows IPv4 only: flows of IPv6 have no state of it.
+  static bool passes_by(const FlowKey& inside) {
+    return Translates<F> && inside.family == Family::kIpv6;
+  }
   static Hard typed(const uint8_t* bytes) {
     Hard hard;
     if constexpr (kHasHard) std::memcpy(&hard, bytes, sizeof(hard));

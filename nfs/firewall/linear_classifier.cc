@@ -17,8 +17,14 @@ bool direction_matches(RuleDirection direction, Side side) {
          (direction == RuleDirection::kFromInside) == (side == Side::kInside);
 }
 
+// A prefix of IPv4 says nothing of IPv6's addresses, of which a key has folds alone.
+bool is_of_family(const ClassifierRule& rule, Family family) {
+  return family == Family::kIpv4 || (rule.src_bits == 0 && rule.dst_bits == 0);
+}
+
 bool matches(const ClassifierRule& rule, const FlowKey& tuple) {
-  return (rule.protocol == 0 || rule.protocol == tuple.protocol) &&
+  return is_of_family(rule, tuple.family) &&
+         (rule.protocol == 0 || rule.protocol == tuple.protocol) &&
          direction_matches(rule.direction, tuple.side) &&
          Ipv4Prefix{rule.src, rule.src_bits}.contains(tuple.src) &&
          Ipv4Prefix{rule.dst, rule.dst_bits}.contains(tuple.dst) &&

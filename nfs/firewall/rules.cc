@@ -80,7 +80,9 @@ Result<uint8_t> parse_protocol(const std::string& text, const std::string& field
   if (text == "tcp") return kProtocolTcp;
   if (text == "udp") return kProtocolUdp;
   if (text == "icmp") return kProtocolIcmp;
-  return invalid(field, "unknown protocol " + quoted(text) + "; accepted: tcp, udp, icmp, any");
+  if (text == "icmpv6") return kProtocolIcmpv6;
+  return invalid(field,
+                 "unknown protocol " + quoted(text) + "; accepted: tcp, udp, icmp, icmpv6, any");
 }
 
 Result<RuleDirection> parse_direction(const std::string& text, const std::string& field) {
