@@ -1,17 +1,15 @@
 #include "dataplane/agent_status.h"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
-#include <sstream>
 #include <vector>
+
+#include "state/flow_text.h"
 
 namespace flowkeep {
 namespace {
 
 constexpr uint32_t kDefaultFlowLimit = 1000;
-constexpr std::array<const char*, 6> kPhases = {"free",           "opening",         "established",
-                                                "closing_inside", "closing_outside", "closed"};
 
 template <typename Counters>
 void copy_drops(const Counters& counters, google::protobuf::Map<std::string, uint64_t>& drops) {
@@ -21,71 +19,18 @@ void copy_drops(const Counters& counters, google::protobuf::Map<std::string, uin
   }
 }
 
-std::string protocol_name(uint8_t protocol) {
-  if (protocol == kProtocolTcp) return "tcp";
-  if (protocol == kProtocolUdp) return "udp";
-  if (protocol == kProtocolIcmp) return "icmp";
-  return std::to_string(protocol);
-}
-
-std::string endpoint(Be32 address, Be16 port) {
-  return format_ipv4(address) + ":" + std::to_string(port.host());
-}
-
 node::v1::Flow flow_message(const FlowRecord& record) {
   node::v1::Flow flow;
-  flow.set_protocol(protocol_name(record.inside_key.protocol));
-  flow.set_inside_source(endpoint(record.inside_key.src, record.inside_key.src_port));
-  flow.set_destination(endpoint(record.inside_key.dst, record.inside_key.dst_port));
-  flow.set_external(endpoint(record.outside_key.dst, record.outside_key.dst_port));
-  const auto phase = static_cast<size_t>(record.phase);
-  flow.set_phase(phase < kPhases.size() ? kPhases[phase] : "unknown");
+  flow.set_protocol(protocol_text(record.inside_key.protocol));
+  flow.set_inside_source(source_text(record));
+  flow.set_destination(destination_text(record));
+  flow.set_external(external_text(record));
+  flow.set_phase(std::string(phase_text(record.phase)));
   flow.set_bucket(record.bucket);
   flow.set_revision(record.revision);
   flow.set_opened_at_s(record.opened_s);
   flow.set_last_seen_s(record.last_seen_s);
   return flow;
-}
-
-// One term of a filter: "name=value".
-struct Term {
-  std::string name;
-  std::string value;
-};
-
-bool matches(const Term& term, const FlowRecord& record) {
-  if (term.name == "proto") return term.value == protocol_name(record.inside_key.protocol);
-  if (term.name == "src") return term.value == format_ipv4(record.inside_key.src);
-  if (term.name == "dst") return term.value == format_ipv4(record.inside_key.dst);
-  if (term.name == "sport") return term.value == std::to_string(record.inside_key.src_port.host());
-  if (term.name == "dport") return term.value == std::to_string(record.inside_key.dst_port.host());
-  if (term.name == "external") {
-    return term.value == format_ipv4(record.outside_key.dst) ||
-           term.value == endpoint(record.outside_key.dst, record.outside_key.dst_port);
-  }
-  const auto phase = static_cast<size_t>(record.phase);
-  return phase < kPhases.size() && term.value == kPhases[phase];
-}
-
-Result<std::vector<Term>> parse_filter(const std::string& text) {
-  static const std::array<std::string, 7> kKnown = {"proto", "src",      "dst",  "sport",
-                                                    "dport", "external", "phase"};
-  std::vector<Term> terms;
-  std::string spaced = text;
-  std::replace(spaced.begin(), spaced.end(), ',', ' ');
-  std::istringstream words(spaced);
-  for (std::string word; words >> word;) {
-    const size_t equals = word.find('=');
-    const std::string name = word.substr(0, equals);
-    if (equals == std::string::npos ||
-        std::find(kKnown.begin(), kKnown.end(), name) == kKnown.end()) {
-      return invalid("filter", "\"" + word +
-                                   "\" is not understood; accepted: proto=, src=, dst=, sport=, "
-                                   "dport=, external=, phase=");
-    }
-    terms.push_back({name, word.substr(equals + 1)});
-  }
-  return terms;
 }
 
 void fill_ports(const NodeConfig& config, const ArenaHeader& header, node::v1::NodeStatus& status) {
@@ -242,14 +187,12 @@ Result<node::v1::ListFlowsResponse> list_flows(const Arena& arena, const Pool& p
   if (chain < 0)
     return Error{Error::Kind::kNotFound, "chain",
                  "\"" + request.chain() + "\" does not run on this node"};
-  const Result<std::vector<Term>> terms = parse_filter(request.filter());
-  if (!terms) return terms.error();
+  const Result<FlowFilter> filter = FlowFilter::parse(request.filter());
+  if (!filter) return filter.error();
   const uint32_t limit = request.limit() == 0 ? kDefaultFlowLimit : request.limit();
   node::v1::ListFlowsResponse response;
   pool.for_each_flow(arena.header().chains[chain].pool_index, [&](const FlowRecord& record) {
-    const bool wanted = std::all_of(terms->begin(), terms->end(),
-                                    [&](const Term& term) { return matches(term, record); });
-    if (!wanted) return true;
+    if (!filter->matches(record)) return true;
     if (static_cast<uint32_t>(response.flows_size()) == limit) {
       response.set_truncated(true);
       return false;

@@ -218,7 +218,7 @@ std::span<const Forward> Chain::forwards() const {
 }
 
 FlowKey Chain::outside_key(const FlowKey& inside, const uint8_t* hard) const {
-  if (translator_ == nullptr) return inside.reversed();
+  if (translator_ == nullptr || inside.family == Family::kIpv6) return inside.reversed();
   return translator_->function->outside_key(inside, hard + translator_->hard_offset);
 }
 

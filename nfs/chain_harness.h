@@ -101,7 +101,7 @@ class ChainHarness {
   std::optional<FlowRecord> flow_of(Side side, const Bytes& frame) {
     PacketMeta meta;
     if (admit({side, frame}, meta) != DropReason::kNone) return std::nullopt;
-    const RecordId id = table_->find(meta.bucket, meta.key, meta.hash);
+    const RecordId id = table_->find(meta.bucket, meta.key, meta.hash, meta.wide_addresses());
     return id == 0 ? std::nullopt : std::optional(table_->record(id));
   }
 
@@ -167,7 +167,7 @@ class ChainHarness {
                                     pool_->hash_secret(), meta);
     if (reason != DropReason::kNone) return reason;
     const std::span<const Be32> external = chain_->external_addresses();
-    if (arrival.side == Side::kOutside && !external.empty()) {
+    if (is_steered_by_lease(!external.empty(), meta.key)) {
       const auto address = std::find(external.begin(), external.end(), meta.key.dst);
       if (address == external.end()) return DropReason::kNotForUs;
       if (const Forward* forward = find_forward(chain_->forwards(), meta.key)) {

@@ -18,6 +18,11 @@ bool is_icmp_error(const PacketMeta& meta) {
 // A lease costs as much to look at as so many records.
 constexpr uint32_t kRecordsForALease = 16;
 
+// Of an IPv6 packet's flow, as the inside key has them.
+WideAddresses inside_addresses(const PacketMeta& meta) {
+  return meta.side == Side::kInside ? meta.addresses : meta.addresses.reversed();
+}
+
 void drop(PacketMeta& meta, DropReason reason) {
   meta.verdict = Verdict::kDrop;
   meta.reason = reason;
@@ -28,7 +33,7 @@ void refuse(PacketMeta& meta, const Decision& decision) {
 }
 
 // Only what begins a conversation opens a flow: a SYN (as in RFC 6146 section 3.5.2.2), an echo
-// request, any UDP datagram.
+// request, any packet of the other protocols.
 bool may_open(const Packet& packet) {
   const PacketMeta& meta = *packet.meta;
   if (is_icmp_error(meta)) return false;
@@ -37,6 +42,8 @@ bool may_open(const Packet& packet) {
       return is_first_tcp_segment(meta.tcp_flags);
     case kProtocolIcmp:
       return checked_header<IcmpHeader>(packet.frame, meta.l4_offset).type == kIcmpEchoRequest;
+    case kProtocolIcmpv6:
+      return checked_header<IcmpHeader>(packet.frame, meta.l4_offset).type == kIcmpv6EchoRequest;
     default:
       return true;
   }
@@ -90,7 +97,9 @@ void ChainRuntime::prefetch(std::span<const Packet> packets) {
 
 // An endpoint with one flow is the common case: that flow is what the endpoint leads to.
 ChainRuntime::Found ChainRuntime::look_up(const PacketMeta& meta, size_t index) const {
-  if (!chain_.maps_endpoints()) return {table_.find_indexed(meta.bucket, meta.key, meta.hash), 0};
+  if (!chain_.maps_endpoints() || meta.is_wide()) {
+    return {table_.find_indexed(meta.bucket, meta.key, meta.hash, meta.wide_addresses()), 0};
+  }
   const RecordId host =
       table_.find_indexed(meta.bucket, endpoint_key(meta.key), endpoint_hashes_[index]);
   if (host == 0) return {table_.find_indexed(meta.bucket, meta.key, meta.hash), 0};
@@ -244,8 +253,10 @@ ChainRuntime::Progress ChainRuntime::open_flow(const Packet& packet, size_t inde
                                                UndoLog& undo, RecordId host) {
   PacketMeta& meta = *packet.meta;
   const FlowKey inside = meta.side == Side::kInside ? meta.key : meta.key.reversed();
-  OpeningFlow flow{inside, meta.side, meta.bucket, table_,          packet,
-                   undo,   events_,   now_s,       mapping_of(host)};
+  WideAddresses addresses;
+  if (meta.is_wide()) addresses = inside_addresses(meta);
+  OpeningFlow flow{inside, meta.side, meta.bucket, table_, meta.is_wide() ? &addresses : nullptr,
+                   packet, undo,      events_,     now_s,  mapping_of(host)};
   if (!may_open(packet)) {
     refuse(meta, judge_stray(flow));
     return Progress::kDone;
@@ -287,8 +298,8 @@ ChainRuntime::Progress ChainRuntime::open_flow(const Packet& packet, size_t inde
 
 FlowTable::Opened ChainRuntime::open_record(const OpeningFlow& flow) {
   const FlowKey outside = chain_.outside_key(flow.inside_key, flow.hard.data());
-  if (!chain_.maps_endpoints() || !flow.mapped) {
-    return table_.open(flow.bucket, flow.inside_key, outside);
+  if (!chain_.maps_endpoints() || flow.addresses != nullptr) {
+    return table_.open(flow.bucket, flow.inside_key, outside, flow.addresses);
   }
   return table_.open_mapped(flow.bucket, flow.inside_key, outside, flow.leased);
 }

@@ -431,5 +431,97 @@ TEST(Chain, ABurstOfExpiredFlowsClosesAndOpensEach) {
   EXPECT_EQ(harness.flows(), 40U * kBurstPackets);
 }
 
+// ---- IPv6.
+
+constexpr char kInside6[] = "2001:db8::2";
+constexpr char kRemote6[] = "2001:db8:1::7";
+constexpr char kRouter6[] = "2001:db8:2::1";
+
+class Ipv6Chain : public testing::TestWithParam<Crash> {
+ protected:
+  static ChainSpec spec(uint32_t revision = 1, const char* protocol = "any") {
+    const std::string rule = std::string(R"({"name":"out","action":"accept","direction":)") +
+                             R"("from_inside","protocol":")" + protocol + "\"}";
+    return chain({firewall(rule), kNat}, revision);
+  }
+  PoolDirectory directory;
+};
+
+TEST_P(Ipv6Chain, PassesTheFirewallAndIsNotTranslated) {
+  ChainHarness harness(spec(), directory, GetParam());
+  struct Exchange {
+    Bytes out;
+    Bytes back;
+  };
+  const Exchange exchanges[] = {
+      {PacketBuilder::tcp(kInside6, 40000, kRemote6, 443, kTcpSyn).vlan(7).build(),
+       PacketBuilder::tcp(kRemote6, 443, kInside6, 40000, kTcpSyn | kTcpAck).build()},
+      {PacketBuilder::udp(kInside6, 40000, kRemote6, 53).hop_by_hop().payload(5).build(),
+       PacketBuilder::udp(kRemote6, 53, kInside6, 40000).payload(90).build()},
+      {PacketBuilder::echo_request(kInside6, kRemote6, 9).build(),
+       PacketBuilder::echo_reply(kRemote6, kInside6, 9).build()},
+      {PacketBuilder::udp(kInside6, 0, kRemote6, 0).protocol(47).build(),
+       PacketBuilder::udp(kRemote6, 0, kInside6, 0).protocol(47).build()}};
+  uint64_t flows = 0;
+  for (const auto& [out, back] : exchanges) {
+    EXPECT_NE(harness.send(Side::kOutside, back).reason, DropReason::kNone);
+    EXPECT_EQ(harness.send(Side::kInside, out), (Departure{DropReason::kNone, out}));
+    EXPECT_EQ(harness.send(Side::kOutside, back), (Departure{DropReason::kNone, back}));
+    EXPECT_EQ(harness.flows(), ++flows);
+    const auto flow = harness.flow_of(Side::kInside, out);
+    ASSERT_TRUE(flow);
+    EXPECT_EQ(flow->phase, FlowPhase::kEstablished);
+    EXPECT_EQ(flow->addresses, (WideAddresses{ipv6_address(kInside6), ipv6_address(kRemote6)}));
+    EXPECT_EQ(flow->outside_key, flow->inside_key.reversed());
+  }
+}
+
+TEST_P(Ipv6Chain, ErrorsAboutAFlowPassAndOthersDoNot) {
+  ChainHarness harness(spec(), directory, GetParam());
+  const Bytes out = PacketBuilder::udp(kInside6, 40000, kRemote6, 53).payload(300).build();
+  const Bytes error =
+      PacketBuilder::icmp_error(kRouter6, kInside6, kIcmpv6PacketTooBig, 0, out, 200).build();
+  EXPECT_EQ(harness.send(Side::kOutside, error).reason, DropReason::kNoFlow);
+  ASSERT_EQ(harness.send(Side::kInside, out).reason, DropReason::kNone);
+  EXPECT_EQ(harness.send(Side::kOutside, error), (Departure{DropReason::kNone, error}));
+  const Bytes other = PacketBuilder::udp(kInside6, 40001, kRemote6, 53).payload(300).build();
+  EXPECT_EQ(
+      harness
+          .send(Side::kOutside, PacketBuilder::icmp_error(kRouter6, kInside6, 1, 0, other).build())
+          .reason,
+      DropReason::kNoFlow);
+}
+
+TEST_P(Ipv6Chain, BothFamiliesInOneBurst) {
+  ChainHarness harness(spec(), directory, GetParam());
+  std::vector<Arrival> arrivals;
+  for (uint16_t port = 1000; port < 1060; ++port) {
+    arrivals.push_back({Side::kInside, PacketBuilder::udp(kInside6, port, kRemote6, 53).build()});
+    arrivals.push_back({Side::kInside, PacketBuilder::udp(kInside, port, kRemote, 53).build()});
+  }
+  for (int round = 0; round < 2; ++round) {
+    const std::vector<Departure> departures = harness.burst(arrivals);
+    for (size_t i = 0; i < departures.size(); ++i) {
+      ASSERT_EQ(departures[i].reason, DropReason::kNone);
+      EXPECT_EQ(departures[i].frame == arrivals[i].frame, i % 2 == 0) << "translated or not";
+    }
+    EXPECT_EQ(harness.flows(), arrivals.size());
+  }
+}
+
+TEST_P(Ipv6Chain, ANewRevisionJudgesItsFlowsOnceMore) {
+  ChainHarness harness(spec(), directory, GetParam());
+  const Bytes tcp = PacketBuilder::tcp(kInside6, 40000, kRemote6, 443, kTcpSyn).build();
+  const Bytes ack = PacketBuilder::tcp(kInside6, 40000, kRemote6, 443, kTcpAck).build();
+  const Bytes udp = PacketBuilder::udp(kInside6, 40000, kRemote6, 53).build();
+  for (const Bytes& frame : {tcp, udp}) harness.send(Side::kInside, frame);
+  harness.apply(spec(2, "tcp"));
+  EXPECT_EQ(harness.send(Side::kInside, ack).reason, DropReason::kNone);
+  EXPECT_EQ(harness.send(Side::kInside, udp).reason, DropReason::kFirewallDenied);
+}
+
+INSTANTIATE_TEST_SUITE_P(Plain, Ipv6Chain, testing::Values(Crash::kNever));
+INSTANTIATE_TEST_SUITE_P(WithCrashes, Ipv6Chain, testing::Values(Crash::kEveryBurst));
+
 }  // namespace
 }  // namespace flowkeep

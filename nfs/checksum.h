@@ -49,6 +49,16 @@ inline Be16 l4_checksum(Be32 src, Be32 dst, uint8_t protocol, const uint8_t* seg
   return Be16{static_cast<uint16_t>(~fold_sum(add_to_sum(segment, length, sum)))};
 }
 
+// The same for IPv6 (RFC 8200 section 8.1); also ICMPv6, which has the pseudo header too.
+inline Be16 l4_checksum(const WideAddresses& addresses, uint8_t protocol, const uint8_t* segment,
+                        uint16_t length) {
+  uint64_t sum =
+      add_to_sum(reinterpret_cast<const uint8_t*>(&addresses), sizeof(addresses), uint64_t{0});
+  sum += Be16::from_host(protocol).raw;
+  sum += Be16::from_host(length).raw;
+  return Be16{static_cast<uint16_t>(~fold_sum(add_to_sum(segment, length, sum)))};
+}
+
 // What a number of header edits changes in a checksum: HC' = ~(~HC + ~m + m'), equation 3 of RFC
 // 1624.
 class ChecksumDelta {

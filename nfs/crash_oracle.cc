@@ -10,6 +10,7 @@
 #include "nfs/firewall/linear_classifier.h"
 #include "nfs/parse.h"
 #include "nfs/steering.h"
+#include "state/flow_text.h"
 #include "state/index_keys.h"
 #include "state/layout.h"
 
@@ -20,10 +21,7 @@ namespace {
 constexpr uint32_t kFreeLog = kMaxWorkerSlots - 1;  // that no worker of a run has used
 
 std::string flow_text(const FlowRecord& flow) {
-  const FlowKey& key = flow.inside_key;
-  return "flow " + to_string(key.src) + ":" + std::to_string(key.src_port.host()) + " to " +
-         to_string(key.dst) + ":" + std::to_string(key.dst_port.host()) + " protocol " +
-         std::to_string(key.protocol);
+  return "flow " + inside_text(flow);
 }
 
 RunOracle::FlowKeyBytes bytes_of(const FlowKey& key) {
@@ -117,6 +115,10 @@ uint64_t RunOracle::hash_of(const FlowRecord& flow) {
     std::memcpy(&word, flow.hard + at, sizeof(word));
     hash = hash_words(hash, word, {7, 8});
   }
+  if (!flow.is_wide()) return hash;
+  uint64_t words[sizeof(WideAddresses) / sizeof(uint64_t)];
+  std::memcpy(words, &flow.addresses, sizeof(words));
+  for (const uint64_t word : words) hash = hash_words(hash, word, {9, 10});
   return hash;
 }
 
@@ -152,9 +154,11 @@ std::string RunOracle::check_flows(Pool& pool, Found& found) {
     }
     ++found[flow.bucket].flows;
     found[flow.bucket].sum += hash_of(flow);
-    for (const FlowKey& key : index_keys(flow)) {
-      const RecordId by_key =
-          table.find_indexed(flow.bucket, key, hash_key(key, pool.hash_secret()));
+    const WideAddresses addresses[] = {flow.addresses, flow.addresses.reversed()};
+    const IndexKeys keys = index_keys(flow);
+    for (uint32_t i = 0; i < keys.count; ++i) {
+      const RecordId by_key = table.find_indexed(
+          flow.bucket, keys.keys[i], hash_key(keys.keys[i], pool.hash_secret()), &addresses[i]);
       if (by_key == id) continue;
       what = flow_text(flow) + (by_key == 0 ? " is not found by a key of its own"
                                             : ": a key of its own finds another record");
@@ -251,6 +255,7 @@ std::string RunOracle::check_leases(const Pool& pool) const {
 }
 
 std::string RunOracle::check_lease_of(const FlowRecord& flow) {
+  if (flow.is_wide()) return "";  // not translated
   if (flow.inside_key.mark >= kKeyedMark || (flow.users & kUnleased) != 0) return "";
   const std::span<const Be32> external = chain(revision_).external_addresses();
   const auto address = std::ranges::find(external, flow.outside_key.dst);

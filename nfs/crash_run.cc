@@ -196,7 +196,8 @@ ChainSpec crash_run_chain(uint32_t revision) {
               {"name":"web","action":"accept","protocol":"tcp","destination_ports":[")" +
                             web_ports + R"("]},
               {"name":"udp","action":"accept","protocol":"udp"},
-              {"name":"ping","action":"accept","protocol":"icmp"}]})"},
+              {"name":"ping","action":"accept","protocol":"icmp"},
+              {"name":"ping6","action":"accept","protocol":"icmpv6"}]})"},
            // Address-dependent: records of keyed state come and go with the flows.
            {"nat44", R"({"external_addresses":["203.0.113.10","203.0.113.11"],
               "filtering":"address_dependent"})"}}};

@@ -29,7 +29,8 @@ bool same_records(const std::vector<FlowRecord>& a, const std::vector<FlowRecord
   // Soft words are no difference.
   const auto same = [](const FlowRecord& one, const FlowRecord& other) {
     return std::memcmp(&one, &other, offsetof(FlowRecord, last_seen_s)) == 0 &&
-           std::memcmp(one.hard, other.hard, sizeof(one.hard)) == 0;
+           std::memcmp(one.hard, other.hard, sizeof(one.hard)) == 0 &&
+           (!one.is_wide() || one.addresses == other.addresses);
   };
   return std::equal(a.begin(), a.end(), b.begin(), b.end(), same);
 }
@@ -200,12 +201,13 @@ bool CrashWorker::steer(const CrashPacket& packet, PacketMeta& meta) const {
       DropReason::kNone) {
     return false;
   }
-  if (packet.side == Side::kInside) {
-    meta.bucket = static_cast<uint32_t>(steering_hash(chain_->steering_scope(), meta.key, secret) %
+  const std::span<const Be32> external = chain_->external_addresses();
+  if (!is_steered_by_lease(!external.empty(), meta.key)) {
+    const FlowKey inside = packet.side == Side::kInside ? meta.key : meta.key.reversed();
+    meta.bucket = static_cast<uint32_t>(steering_hash(chain_->steering_scope(), inside, secret) %
                                         CrashRun::kBuckets);
     return true;
   }
-  const std::span<const Be32> external = chain_->external_addresses();
   const auto address = std::ranges::find(external, meta.key.dst);
   if (address == external.end()) return false;
   const uint32_t* leases = scene_.pool.port_leases(scene_.chain_index) +
@@ -324,12 +326,13 @@ void CrashWorker::note_leases() {
 void CrashWorker::check_published(const std::vector<Queued>& queue) {
   for (const Queued& queued : queue) {
     if (queued.meta.verdict != Verdict::kForward) continue;
-    const RecordId id = table_->find(queued.meta.bucket, queued.meta.key, queued.meta.hash);
+    const RecordId id = table_->find(queued.meta.bucket, queued.meta.key, queued.meta.hash,
+                                     queued.meta.wide_addresses());
     const Side out = opposite(queued.packet.side);
     const Bytes& frame = queued.packet.frame;
     PacketMeta left;
-    const DropReason parsed =
-        parse(frame.data(), static_cast<uint16_t>(frame.size()), queued.packet.side, {}, left);
+    const DropReason parsed = parse(frame.data(), static_cast<uint16_t>(frame.size()),
+                                    queued.packet.side, scene_.pool.hash_secret(), left);
     const FlowRecord record = id != 0 ? table_->record(id) : FlowRecord{};
     // An answer to what has left enters by the other side with the reversed key.
     const FlowKey answer = left.key.reversed();

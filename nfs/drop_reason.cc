@@ -25,14 +25,32 @@ std::string_view drop_reason_name(DropReason reason) {
       return "bad_icmp_checksum";
     case DropReason::kUnsupportedEtherType:
       return "unsupported_ether_type";
-    case DropReason::kUnsupportedIpv6:
-      return "unsupported_ipv6";
+    case DropReason::kIpv4SourceRoute:
+      return "ipv4_source_route";
+    case DropReason::kTruncatedIpv6:
+      return "truncated_ipv6";
+    case DropReason::kBadIpv6Header:
+      return "bad_ipv6_header";
+    case DropReason::kIpv6Extensions:
+      return "ipv6_extensions";
+    case DropReason::kIpv6RoutingType0:
+      return "ipv6_routing_type0";
+    case DropReason::kFragment:
+      return "fragment";
+    case DropReason::kBadFragment:
+      return "bad_fragment";
     case DropReason::kUnsupportedFragment:
       return "unsupported_fragment";
     case DropReason::kUnsupportedProtocol:
       return "unsupported_protocol";
     case DropReason::kUnsupportedIcmp:
       return "unsupported_icmp";
+    case DropReason::kNeighbourDiscovery:
+      return "neighbour_discovery";
+    case DropReason::kBadNeighbourDiscovery:
+      return "bad_neighbour_discovery";
+    case DropReason::kMulticastListener:
+      return "multicast_listener";
     case DropReason::kBadSource:
       return "bad_source";
     case DropReason::kNotForUs:

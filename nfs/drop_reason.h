@@ -17,13 +17,22 @@ enum class DropReason : uint8_t {
   kTruncatedL4,   // TCP, UDP or ICMP header beyond the packet
   kBadTcpHeader,  // data offset below 5 words or beyond the packet
   kBadUdpLength,
-  kBadIcmpChecksum,  // of an ICMP error, or of the IPv4 header that it quotes
-  kUnsupportedEtherType,
-  kUnsupportedIpv6,
-  kUnsupportedFragment,
-  kUnsupportedProtocol,  // no TCP, UDP or ICMP
-  kUnsupportedIcmp,      // neither echo nor an error about a flow
-  kBadSource,            // source address 0.0.0.0/8, 127/8, multicast, broadcast
+  kBadIcmpChecksum,       // of an ICMP error, or of the IPv4 header that it quotes
+  kUnsupportedEtherType,  // neither IPv4 nor IPv6, or more than two VLAN tags
+  kIpv4SourceRoute,       // options that choose the way (RFC 7126)
+  kTruncatedIpv6,         // header, payload or an extension header beyond the frame
+  kBadIpv6Header,         // version
+  kIpv6Extensions,        // more, or longer ones than are accepted, malformed, or in a wrong place
+  kIpv6RoutingType0,      // RFC 5095
+  kFragment,              // that nobody reassembles
+  kBadFragment,           // empty, beyond 64 KiB, or not the last and no multiple of 8 bytes
+  kUnsupportedFragment,   // an ICMP error about a later fragment
+  kUnsupportedProtocol,   // ICMP of the other IP version; no next header; IPv6's extensions in IPv4
+  kUnsupportedIcmp,       // neither echo nor an error about a flow
+  kNeighbourDiscovery,    // that is not for the node
+  kBadNeighbourDiscovery,  // hop limit, checksum, code or length (RFC 4861)
+  kMulticastListener,      // nobody listens
+  kBadSource,              // IPv4: 0.0.0.0/8, 127/8, multicast, broadcast; IPv6: ::, ::1, multicast
   kNotForUs,  // another host's MAC address, multicast, or a local address without a service
   kTtlExceeded,
   kNoChain,      // port without a chain

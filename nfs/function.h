@@ -23,7 +23,10 @@
 //   Decision stray(NewFlow<F>&, Soft&) const;      // refuse, or accept: it has nothing to say
 // and, for what users shall see,
 //   std::vector<std::string> counter_names() const;  // see NewFlow::count()
-// and, if it translates,
+// and, if it judges by IPv6 addresses, instead of the above,
+//   bool still_allowed(const FlowKey& inside, const WideAddresses& inside_addresses,
+//                      Side initiator, const Hard&, Soft&) const;
+// and, if it translates (IPv4 alone: it does not see flows of IPv6, which pass as they are),
 //   FlowKey outside_key(const FlowKey& inside, const Hard&) const;   // of packets from outside
 //   std::span<const Be32> external_addresses() const;
 //   static constexpr bool kMapsEndpoints = true;   // an endpoint's flows share one name outside;
@@ -53,6 +56,7 @@
 #include <algorithm>
 #include <array>
 #include <cassert>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -116,12 +120,12 @@ struct OpeningFlow {
   Side initiator;
   uint32_t bucket;
   FlowTable& table;
-  const Packet& packet;  // its first, as it came
+  const WideAddresses* addresses;  // of an IPv6 flow, as the inside key has them
+  const Packet& packet;            // its first, as it came
   UndoLog& undo;
   EventStage& events;
   uint32_t now_s;
   std::optional<EndpointMapping> mapping;  // that its endpoint has already
-  bool mapped = true;                      // if the chain maps endpoints
   bool leased = true;                      // a lease of ports backs the outside name
   alignas(64) std::array<uint8_t, kHardStateBytes> hard{};
 };
@@ -131,7 +135,7 @@ struct OpeningFlow {
 inline size_t editable_bytes(const PacketMeta& meta) {
   const size_t headers =
       meta.inner_l3_offset != 0 ? kEditableBytes : meta.l4_offset + sizeof(TcpHeader);
-  return std::min<size_t>(headers, meta.length);
+  return std::min({headers, kEditableBytes, size_t{meta.length}});
 }
 
 // Copies the first `bytes` of a packet to the undo log, before their first change. The entry counts
@@ -193,6 +197,8 @@ class AnyNewFlow {
   void tell(size_t counter, const FlowKey& key, std::initializer_list<uint64_t> values);
 
   const FlowKey& inside_key() const { return flow_.inside_key; }
+  // IPv6: as inside_key() has them. IPv4: null.
+  const WideAddresses* inside_addresses() const { return flow_.addresses; }
   Side initiator() const { return flow_.initiator; }
   uint32_t bucket() const { return flow_.bucket; }
   uint32_t now_s() const { return flow_.now_s; }
@@ -200,9 +206,7 @@ class AnyNewFlow {
   // Of the endpoint that the flow belongs to: a flow from the inside keeps its outside name, one
   // from the outside belongs to its inside name.
   const std::optional<EndpointMapping>& mapping() const { return flow_.mapping; }
-  // For a translator: the flow passes as it is, beside its endpoint's mapping.
-  void leave_unmapped() { flow_.mapped = false; }
-  // Its outside name is configured, and no lease is needed to find its bucket.
+  // For a translator: its outside name is configured, and no lease is needed to find its bucket.
   void needs_no_lease() { flow_.leased = false; }
   // Whose flow from the outside this is.
   void set_inside_endpoint(Be32 address, Be16 port) {
@@ -367,6 +371,15 @@ class FlowPacket {
   const PacketMeta& meta() const { return *frame_.packets[index_].meta; }
   const uint8_t* bytes() const { return frame_.packets[index_].frame; }
   const FlowKey& inside_key() const { return frame_.records[index_]->inside_key; }
+  // IPv6: as inside_key() has them. IPv4: anything.
+  const WideAddresses& inside_addresses() const { return frame_.records[index_]->addresses; }
+  // Soft state in the flow's record, which one function of a chain may use: see FlowTable::soft().
+  std::span<const uint8_t, kSoftStateBytes> soft_of_flow() const {
+    return frame_.table.soft(frame_.flows[index_]);
+  }
+  void store_soft_of_flow(size_t offset, std::span<const uint8_t> state) {
+    frame_.table.store_soft(frame_.flows[index_], offset, state);
+  }
   // A copy: it is a few bytes, and a reference into the pool would need an alignment of Hard's own.
   typename F::Hard hard() const {
     typename F::Hard hard;
@@ -416,6 +429,11 @@ class FlowPacket {
   Placement place_;
 };
 
+template <typename F>
+concept Translates = requires(const F& function, const FlowKey& key, const typename F::Hard& hard) {
+  { function.outside_key(key, hard) } -> std::same_as<FlowKey>;
+};
+
 // The packets of a burst that entered by one side, in order, less those that were dropped.
 template <typename F>
 class Burst {
@@ -431,6 +449,9 @@ class Burst {
     for (size_t i = 0; i < frame_.packets.size(); ++i) {
       const PacketMeta& meta = *frame_.packets[i].meta;
       if (meta.side != side_ || meta.verdict != Verdict::kForward) continue;
+      if constexpr (Translates<F>) {
+        if (meta.is_wide()) continue;
+      }
       FlowPacket<F> packet(frame_, i, place_);
       visit(packet);
     }

@@ -1,4 +1,4 @@
-// The headers of Ethernet, IPv4, TCP, UDP and ICMP as they lie on the wire.
+// The headers of Ethernet, IPv4, IPv6, TCP, UDP and ICMP as they lie on the wire.
 //
 // Every field is an array of bytes underneath, so the structs have no padding, no alignment and no
 // byte order of their own: get() and set() convert explicitly. header_at() is the only way to a
@@ -27,6 +27,8 @@ struct Wire {
 inline constexpr uint16_t kEtherTypeIpv4 = 0x0800;
 inline constexpr uint16_t kEtherTypeArp = 0x0806;
 inline constexpr uint16_t kEtherTypeIpv6 = 0x86dd;
+inline constexpr uint16_t kEtherTypeVlan = 0x8100;         // 802.1Q
+inline constexpr uint16_t kEtherTypeServiceVlan = 0x88a8;  // 802.1ad
 
 struct EthernetHeader {
   uint8_t destination[6];
@@ -34,6 +36,12 @@ struct EthernetHeader {
   Wire<Be16> type;
 };
 static_assert(sizeof(EthernetHeader) == 14);
+
+struct VlanTag {
+  Wire<Be16> tci;   // priority and VLAN
+  Wire<Be16> type;  // of what follows
+};
+static_assert(sizeof(VlanTag) == 4);
 
 struct Ipv4Header {
   uint8_t
@@ -54,6 +62,49 @@ struct Ipv4Header {
   uint16_t fragment_offset() const { return flags_and_offset.get().host() & 0x1fff; }
 };
 static_assert(sizeof(Ipv4Header) == 20);
+
+inline constexpr uint8_t kIpv4EndOfOptions = 0, kIpv4NoOperation = 1;
+inline constexpr uint8_t kIpv4LooseSourceRoute = 131, kIpv4StrictSourceRoute = 137;
+
+struct Ipv6Header {
+  Wire<Be32> version_class_flow;  // version 6 in the highest 4 bits
+  Wire<Be16> payload_length;
+  uint8_t next_header;
+  uint8_t hop_limit;
+  WideAddresses addresses;
+
+  uint8_t version() const { return version_class_flow.bytes[0] >> 4; }
+};
+static_assert(sizeof(Ipv6Header) == 40 && offsetof(Ipv6Header, addresses) == 8);
+
+// Next headers that are extension headers, and what is no header.
+inline constexpr uint8_t kHopByHopOptions = 0;
+inline constexpr uint8_t kRoutingHeader = 43;
+inline constexpr uint8_t kFragmentHeader = 44;
+inline constexpr uint8_t kAuthenticationHeader = 51;
+inline constexpr uint8_t kNoNextHeader = 59;
+inline constexpr uint8_t kDestinationOptions = 60;
+
+// What any of them starts with, and it has no fewer bytes.
+struct Ipv6Extension {
+  uint8_t next_header;
+  uint8_t length;         // in 8 bytes beyond the first 8; authentication: in 4 beyond 8
+  uint8_t routing_type;   // of a routing header
+  uint8_t segments_left;  // of a routing header
+  uint8_t rest[4];
+};
+static_assert(sizeof(Ipv6Extension) == 8);
+
+struct Ipv6Fragment {
+  uint8_t next_header;
+  uint8_t reserved;
+  Wire<Be16> offset_and_more;  // offset in units of 8 bytes in the upper 13 bits
+  Wire<Be32> identification;
+
+  bool more_fragments() const { return (offset_and_more.get().host() & 1) != 0; }
+  uint16_t fragment_offset() const { return offset_and_more.get().host() >> 3; }
+};
+static_assert(sizeof(Ipv6Fragment) == 8);
 
 struct TcpHeader {
   Wire<Be16> src_port;
@@ -84,7 +135,19 @@ inline constexpr uint8_t kIcmpEchoRequest = 8;
 inline constexpr uint8_t kIcmpTimeExceeded = 11;
 inline constexpr uint8_t kIcmpParameterProblem = 12;
 
-struct IcmpHeader {
+inline constexpr uint8_t kIcmpv6Unreachable = 1;
+inline constexpr uint8_t kIcmpv6PacketTooBig = 2;
+inline constexpr uint8_t kIcmpv6TimeExceeded = 3;
+inline constexpr uint8_t kIcmpv6ParameterProblem = 4;
+inline constexpr uint8_t kIcmpv6EchoRequest = 128;
+inline constexpr uint8_t kIcmpv6EchoReply = 129;
+inline constexpr uint8_t kMulticastListenerQuery = 130, kMulticastListenerReport = 131,
+                         kMulticastListenerDone = 132, kMulticastListenerReport2 = 143;
+inline constexpr uint8_t kRouterSolicitation = 133, kRouterAdvertisement = 134,
+                         kNeighbourSolicitation = 135, kNeighbourAdvertisement = 136,
+                         kNeighbourRedirect = 137;
+
+struct IcmpHeader {  // of both versions
   uint8_t type;
   uint8_t code;
   Wire<Be16> checksum;

@@ -30,17 +30,21 @@ enum class Verdict : uint8_t { kForward = 0, kDrop = 1, kReply = 2 };
 // Counters of functions that one packet can count at.
 inline constexpr size_t kPacketCounts = 4;
 
-// One cache line, in the packet's private area. All offsets from the start of the frame.
+inline constexpr size_t kMaxVlanTags = 2;                        // 802.1Q, and 802.1ad around it
+inline constexpr size_t kUntaggedBytes = 14, kVlanTagBytes = 4;  // of an Ethernet header
+
+// In the packet's private area; packets of IPv4 need the first cache line only. All offsets from
+// the start of the frame.
 struct alignas(64) PacketMeta {
   FlowKey key;          // of an ICMP error: the key of the flow it is about, as that flow's packets
                         // from the error's side look (the quoted packet's key, reversed)
   uint64_t hash = 0;    // hash_key(key)
   uint32_t bucket = 0;  // within the chain
   uint16_t chain = 0;
-  uint16_t length = 0;  // of the frame, bytes, without padding beyond the IP total length
-  uint16_t l3_offset = 0;
-  uint16_t l4_offset = 0;
-  uint16_t inner_l3_offset = 0;  // ICMP error: the quoted IPv4 header; otherwise 0
+  uint16_t length = 0;           // of the frame, bytes, without padding beyond the IP total length
+  uint16_t l3_offset = 0;        // so also the length of the Ethernet header with its tags
+  uint16_t l4_offset = 0;        // of a fragment: of what it carries
+  uint16_t inner_l3_offset = 0;  // ICMP error: the quoted IP header; otherwise 0
   uint16_t inner_l4_offset = 0;
   uint8_t tcp_flags = 0;
   Side side = Side::kInside;  // port that it entered by
@@ -53,8 +57,26 @@ struct alignas(64) PacketMeta {
   // What the functions counted: numbers of the chain's counters plus 1; 0: none. The switch counts,
   // because it sees each packet once, whatever dies.
   uint16_t counts[kPacketCounts] = {};
+  // Second cache line: of IPv6, and of frames with VLAN tags.
+  WideAddresses addresses;              // IPv6: of `key`; otherwise as they were
+  uint16_t fragment_header_offset = 0;  // IPv6: 0: there is none. Otherwise as it was
+  bool is_routed = false;  // IPv6: a routing header has still to change the destination
+  uint8_t reserved_byte = 0;
+  uint16_t vlan_tci[kMaxVlanTags] =
+      {};  // of vlan_tags() tags, the outermost first; host byte order
+  uint8_t more[24] = {};
+
+  size_t vlan_tags() const { return (l3_offset - kUntaggedBytes) / kVlanTagBytes; }
+  // Of what lies at l4_offset; that in `key` may be a quoted packet's.
+  uint8_t protocol() const {
+    if (inner_l3_offset == 0) return key.protocol;
+    return is_wide() ? kProtocolIcmpv6 : kProtocolIcmp;
+  }
+  bool is_wide() const { return key.family == Family::kIpv6; }
+  // For FlowTable: null for IPv4.
+  const WideAddresses* wide_addresses() const { return is_wide() ? &addresses : nullptr; }
 };
-static_assert(sizeof(PacketMeta) == 64);
+static_assert(sizeof(PacketMeta) == 128 && offsetof(PacketMeta, addresses) == 64);
 
 // Undo copy of a packet's first bytes; one for each packet of a burst, in memory that outlives the
 // worker (dataplane/worker_slot.h) or, in tests, anywhere.

@@ -9,7 +9,10 @@
 namespace flowkeep {
 
 // `inside`: the packet's flow key, as a packet from the inside has it. A chain that translates
-// finds the bucket of packets from the outside by their destination port's lease instead.
+// finds the bucket of IPv4 packets from the outside by their destination port's lease instead.
+inline bool is_steered_by_lease(bool chain_translates, const FlowKey& key) {
+  return chain_translates && key.side == Side::kOutside && key.family == Family::kIpv4;
+}
 inline uint64_t steering_hash(Scope scope, const FlowKey& inside, HashSecret secret) {
   switch (scope) {
     case Scope::kFlow:

@@ -61,11 +61,6 @@ class AnyFunction {
 };
 
 template <typename F>
-concept Translates = requires(const F& function, const FlowKey& key, const typename F::Hard& hard) {
-  { function.outside_key(key, hard) } -> std::same_as<FlowKey>;
-};
-
-template <typename F>
 concept Processes = requires(const F& function, Burst<F>& burst, typename F::Soft& soft) {
   function.process(burst, soft);
 };
@@ -100,6 +95,7 @@ class Step final : public AnyStep {
       : function_(function), soft_(function.make_soft()), place_(place) {}
 
   Decision open(OpeningFlow& flow) override {
+    if (passes_by(flow.inside_key)) return Decision::accept();
     NewFlow<F> typed(flow, place_);
     return function_.open(typed, soft_);
   }
@@ -110,6 +106,7 @@ class Step final : public AnyStep {
   }
   bool hears_ends() const override { return HearsEnds<F>; }
   void close(const FlowEnd& flow, const uint8_t* hard) override {
+    if (passes_by(flow.inside_key)) return;
     if constexpr (HearsEnds<F>) {
       // Which flows have opened with a function is known by their having its state.
       static_assert(kHasHard);
@@ -119,10 +116,20 @@ class Step final : public AnyStep {
     }
   }
   bool still_allowed(const FlowRecord& record, const uint8_t* hard) override {
-    return function_.still_allowed(record.inside_key, record.initiator,
-                                   typed(hard + place_.hard_offset), soft_);
+    if (passes_by(record.inside_key)) return true;
+    const Hard of_flow = typed(hard + place_.hard_offset);
+    if constexpr (requires {
+                    function_.still_allowed(record.inside_key, record.addresses, record.initiator,
+                                            of_flow, soft_);
+                  }) {
+      return function_.still_allowed(record.inside_key, record.addresses, record.initiator, of_flow,
+                                     soft_);
+    } else {
+      return function_.still_allowed(record.inside_key, record.initiator, of_flow, soft_);
+    }
   }
   bool carry_over(const FlowRecord& record, const FunctionLayout* from, uint8_t* hard) override {
+    if (passes_by(record.inside_key)) return true;
     if constexpr (kHasHard) {
       const std::optional<Hard> carried = carried_over(record, from);
       if (!carried) return false;
@@ -149,6 +156,10 @@ class Step final : public AnyStep {
   using Hard = typename F::Hard;
   static constexpr bool kHasHard = !std::is_empty_v<Hard>;
 
+  // What translates knows IPv4 only: flows of IPv6 have no state of it.
+  static bool passes_by(const FlowKey& inside) {
+    return Translates<F> && inside.family == Family::kIpv6;
+  }
   static Hard typed(const uint8_t* bytes) {
     Hard hard;
     if constexpr (kHasHard) std::memcpy(&hard, bytes, sizeof(hard));

@@ -70,11 +70,6 @@ uint32_t Nat44::keyed_changes() const {
 // ---- A flow's first packet.
 
 Decision Nat44::open(NewFlow<Nat44>& flow, Soft&) const {
-  if (flow.inside_key().family != Family::kIpv4) {
-    flow.leave_unmapped();
-    flow.commit(Hard{source_of(flow.inside_key())});
-    return Decision::accept();
-  }
   if (!translates(flow.inside_key().protocol)) {
     return Decision::refuse(DropReason::kNatUnsupportedProtocol);
   }
@@ -143,7 +138,6 @@ bool Nat44::accept(NewFlow<Nat44>& flow, const Endpoint& external) const {
 // ---- A flow's end.
 
 void Nat44::close(EndingFlow<Nat44>& flow, Soft&) const {
-  if (flow.inside_key().family != Family::kIpv4) return;
   KeyedState state = flow.keyed();
   if (tracks_contacts()) {
     const StateKey key = contact_key(flow.inside_key());
@@ -168,7 +162,6 @@ void Nat44::close(EndingFlow<Nat44>& flow, Soft&) const {
 
 // A mapping stays as long as its external endpoint would be given to its host today.
 bool Nat44::still_allowed(const FlowKey& inside, Side, const Hard& hard, Soft&) const {
-  if (inside.family != Family::kIpv4) return true;
   const Endpoint& external = hard.external;
   const Forwards& forwards = settings_->forwards;
   const Forward* of_inside = forwards.of_inside(inside.protocol, inside.src, inside.src_port);
@@ -182,17 +175,11 @@ bool Nat44::still_allowed(const FlowKey& inside, Side, const Hard& hard, Soft&) 
   return units && units->contains(*address, unit_of(external.port));
 }
 
-std::optional<Nat44::Hard> Nat44::adopt(const FlowKey& inside, Side) const {
-  if (inside.family == Family::kIpv4) return std::nullopt;
-  return Hard{source_of(inside)};
-}
-
 // ---- Every packet.
 
 void Nat44::process(Burst<Nat44>& burst, Soft&) const {
   if (burst.side() == Side::kInside) {
     burst.for_each([](FlowPacket<Nat44>& packet) {
-      if (packet.meta().key.family != Family::kIpv4) return;
       const Endpoint external = packet.hard().external;
       const bool error = packet.meta().inner_l3_offset != 0;
       (error ? rewrite_error_from_inside : rewrite_source)(packet.edit(), packet.meta(), external);
@@ -200,7 +187,6 @@ void Nat44::process(Burst<Nat44>& burst, Soft&) const {
     return;
   }
   burst.for_each([](FlowPacket<Nat44>& packet) {
-    if (packet.meta().key.family != Family::kIpv4) return;
     const Endpoint inside = source_of(packet.inside_key());
     const bool error = packet.meta().inner_l3_offset != 0;
     (error ? rewrite_error_from_outside : rewrite_destination)(packet.edit(), packet.meta(),

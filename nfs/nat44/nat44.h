@@ -13,7 +13,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -44,8 +43,6 @@ class Nat44 {
   void close(EndingFlow<Nat44>& flow, Soft& soft) const;
   void process(Burst<Nat44>& burst, Soft& soft) const;
   bool still_allowed(const FlowKey& inside, Side initiator, const Hard& hard, Soft& soft) const;
-  // Flows of other families, which nat44 leaves as they are, go on when a chain gets it.
-  std::optional<Hard> adopt(const FlowKey& inside, Side initiator) const;
   // Gives back leases of units without mappings.
   void sweep(SweptBucket& bucket, Soft& soft) const;
 
