@@ -23,6 +23,7 @@
 #include "dataplane/event_ring.h"
 #include "dataplane/shared_text.h"
 #include "dataplane/takeover_log.h"
+#include "nfs/forward.h"
 #include "nfs/packet.h"
 #include "state/flow_table.h"
 #include "state/pool.h"
@@ -128,6 +129,8 @@ struct alignas(64) ChainBlock {
   uint32_t external_count =
       0;  // translated chains: packets from the outside are steered by port lease
   Be32 external[kMaxExternalAddresses] = {};
+  std::atomic<uint32_t> forward_count{0};  // 0 while they change
+  Forward forwards[kMostForwards] = {};
   std::atomic<uint32_t> slot_count{0};
   std::atomic<uint32_t> worker_deaths{0};
   std::atomic<uint32_t> failovers{0};

@@ -103,6 +103,8 @@ std::string read_all(int fd) {
   for (Be32 address : (*chain)->external_addresses())
     answer.external[answer.external_count++] = address.raw;
   answer.layout = (*chain)->state_layout();
+  for (const Forward& forward : (*chain)->forwards())
+    answer.forwards[answer.forward_count++] = forward;
   send_message(socket, answer);
 
   for (ZygoteMessage request; receive_message(socket, request);) {

@@ -34,7 +34,9 @@ struct ZygoteMessage {
   uint32_t external_count = 0;
   uint32_t external[kMaxExternalAddresses] = {};  // network order
   StateLayout layout;                             // kBuilt
-  char field[160] = {};                           // kRefused
+  uint32_t forward_count = 0;                     // kBuilt
+  Forward forwards[kMostForwards] = {};
+  char field[160] = {};  // kRefused
   char text[512] = {};
 };
 

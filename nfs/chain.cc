@@ -62,6 +62,20 @@ Result<void> check_inspectors(std::span<const Chain::Element> elements) {
   return {};
 }
 
+// Keys of keyed state tell functions apart by 16 bits.
+Result<void> check_state_owners(std::span<const Chain::Element> elements) {
+  for (size_t i = 0; i < elements.size(); ++i) {
+    for (size_t other = 0; other < i; ++other) {
+      if (!(elements[i].place().owner == elements[other].place().owner)) continue;
+      return invalid(function_field(i) + ".type",
+                     '"' + std::string(elements[i].function->type()) +
+                         "\" cannot stand in one chain with spec.functions[" +
+                         std::to_string(other) + "], whose keyed state has the same mark");
+    }
+  }
+  return {};
+}
+
 void count_instances(std::span<Chain::Element> elements) {
   for (size_t i = 0; i < elements.size(); ++i) {
     const auto before = elements.first(i);
@@ -155,6 +169,7 @@ Result<std::unique_ptr<Chain>> Chain::build(const ChainSpec& spec, const Functio
   if (const auto checked = check_variable_state(elements); !checked.ok()) return checked.error();
   if (const auto checked = check_inspectors(elements); !checked.ok()) return checked.error();
   count_instances(elements);
+  if (const auto checked = check_state_owners(elements); !checked.ok()) return checked.error();
   if (const auto checked = check_timeouts(spec.timeouts, elements); !checked.ok())
     return checked.error();
   if (const auto placed = place_counters(elements); !placed.ok()) return placed.error();
@@ -176,6 +191,9 @@ Chain::Chain(const ChainSpec& spec, std::vector<Element> elements)
   for (const Element& element : elements_) {
     if (element.function->translates()) translator_ = &element;
     variable_bytes_ = std::max(variable_bytes_, element.function->variable_bytes());
+    maps_endpoints_ |= element.function->maps_endpoints();
+    keyed_changes_ += element.function->keyed_changes();
+    process_changes_ += element.function->process_changes();
     if (element.function->hard_bytes() != 0 || element.function->variable_bytes() != 0) {
       state_layout_.function[state_layout_.functions++] = layout_of(element);
     }
@@ -183,6 +201,11 @@ Chain::Chain(const ChainSpec& spec, std::vector<Element> elements)
       scope_ = std::max(scope_, element.function->scope());
     }
   }
+}
+
+StatePlace Chain::Element::place() const {
+  return {hard_offset, counters,
+          state_owner(function->type(), instance, function->state_version())};
 }
 
 const FunctionLayout* Chain::find_state(const StateLayout& layout, size_t index) const {
@@ -207,6 +230,10 @@ std::vector<std::string> Chain::counter_names() const {
 std::span<const Be32> Chain::external_addresses() const {
   return translator_ == nullptr ? std::span<const Be32>{}
                                 : translator_->function->external_addresses();
+}
+
+std::span<const Forward> Chain::forwards() const {
+  return translator_ == nullptr ? std::span<const Forward>{} : translator_->function->forwards();
 }
 
 FlowKey Chain::outside_key(const FlowKey& inside, const uint8_t* hard) const {

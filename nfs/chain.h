@@ -36,8 +36,8 @@ class Chain {
     std::unique_ptr<AnyFunction> function;
     size_t hard_offset = 0;
     uint16_t counters = 0;  // number of its first counter
-    StatePlace place() const { return {hard_offset, counters}; }
-    uint8_t instance = 0;  // how many functions of the same type come before it
+    uint8_t instance = 0;   // how many functions of the same type come before it
+    StatePlace place() const;
   };
 
   // Errors name the field: "spec.functions[1].config.rules[2].source[0]". context.field is not
@@ -60,9 +60,17 @@ class Chain {
   std::vector<std::string> counter_names() const;
   // The coarsest scope of the functions that is not kChain.
   Scope steering_scope() const { return scope_; }
+  // Do an endpoint's flows share one name outside? Then they are opened and found by it.
+  bool maps_endpoints() const { return translator_ != nullptr && maps_endpoints_; }
+  // Keys of keyed state that open(), or close(), of all functions touch at most; and what process()
+  // changes for a packet.
+  uint32_t keyed_changes() const { return keyed_changes_; }
+  uint32_t process_changes() const { return process_changes_; }
   // Addresses that the outside sees instead of the inside hosts'. Empty: the chain does not
   // translate. The index into this list is the address index of port leases.
   std::span<const Be32> external_addresses() const;
+  // External endpoints that belong to an inside endpoint by configuration.
+  std::span<const Forward> forwards() const;
   // Key by which packets from the outside find the flow. `hard`: FlowRecord::hard.
   FlowKey outside_key(const FlowKey& inside, const uint8_t* hard) const;
 
@@ -77,6 +85,9 @@ class Chain {
   Scope scope_ = Scope::kFlow;
   StateLayout state_layout_;
   size_t variable_bytes_ = 0;
+  bool maps_endpoints_ = false;
+  uint32_t keyed_changes_ = 0;
+  uint32_t process_changes_ = 0;
 };
 
 // Would build() accept this chain? With a linear classifier, for whoever has no packets to

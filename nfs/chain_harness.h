@@ -181,6 +181,8 @@ class ChainHarness {
     if (other_.runtime) add(sum, other_.runtime->counters());
     return sum;
   }
+  // Events of committed bursts, with their counters' names.
+  const std::vector<std::pair<std::string, FunctionEvent>>& told() const { return told_; }
   const Chain& chain() const { return *chain_; }
   FlowTable& table() { return *table_; }
   const Pool& pool() const { return *pool_; }
@@ -200,6 +202,7 @@ class ChainHarness {
     return ran;
   }
   void commit() {
+    hear_events();
     table_->commit({});
     table_->apply();
   }
@@ -254,6 +257,10 @@ class ChainHarness {
     if (is_steered_by_lease(!external.empty(), meta.key)) {
       const auto address = std::find(external.begin(), external.end(), meta.key.dst);
       if (address == external.end()) return DropReason::kNotForUs;
+      if (const Forward* forward = find_forward(chain_->forwards(), meta.key)) {
+        meta.bucket = bucket_of(inside_key_of(*forward, meta.key));
+        return DropReason::kNone;
+      }
       const uint32_t* leases = pool_->port_leases(chain_index_);
       const uint32_t holder = leases[static_cast<size_t>(address - external.begin()) * kPortBlocks +
                                      meta.key.dst_port.host() / kPortBlockPorts];
@@ -261,9 +268,12 @@ class ChainHarness {
       return holder == 0 ? DropReason::kNoPortLease : DropReason::kNone;
     }
     const FlowKey inside = arrival.side == Side::kInside ? meta.key : meta.key.reversed();
-    meta.bucket = static_cast<uint32_t>(
-        steering_hash(chain_->steering_scope(), inside, pool_->hash_secret()) % kBuckets);
+    meta.bucket = bucket_of(inside);
     return DropReason::kNone;
+  }
+  uint32_t bucket_of(const FlowKey& inside) const {
+    return static_cast<uint32_t>(
+        steering_hash(chain_->steering_scope(), inside, pool_->hash_secret()) % kBuckets);
   }
 
   size_t run(std::span<Inside> queue) {
@@ -282,6 +292,7 @@ class ChainHarness {
     const size_t ran = run(queue);
     if (!table_->dirty()) return ran;
     if (mode_ == Mode::kCrash && bursts_ % 2 == 1) {
+      hear_events();
       table_->commit({});
       bury_workers();
       RedoLog(*pool_, log_).apply_newest();
@@ -317,6 +328,14 @@ class ChainHarness {
     }
   }
 
+  void hear_events() {
+    const std::vector<std::string> names = chain_->counter_names();
+    for (const FunctionEvent& event : runtime_->events().all()) {
+      told_.emplace_back(names.at(event.counter), event);
+    }
+    runtime_->forget_events();
+  }
+
   static Departure departure_of(const Inside& packet, const Arrival& arrival) {
     if (packet.meta.verdict == Verdict::kForward) return {DropReason::kNone, packet.frame};
     EXPECT_NE(packet.meta.reason, DropReason::kNone);
@@ -341,6 +360,7 @@ class ChainHarness {
   std::unique_ptr<UndoLog> undo_;
   uint64_t bursts_ = 0;
   std::map<std::string, uint64_t> counted_;
+  std::vector<std::pair<std::string, FunctionEvent>> told_;
 };
 
 }  // namespace flowkeep

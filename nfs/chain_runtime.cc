@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cstring>
 
 #include "nfs/headers.h"
+#include "nfs/steering.h"
+#include "state/index_keys.h"
 
 namespace flowkeep {
 namespace {
@@ -11,6 +14,9 @@ namespace {
 bool is_icmp_error(const PacketMeta& meta) {
   return meta.inner_l3_offset != 0;
 }
+
+// A lease costs as much to look at as so many records.
+constexpr uint32_t kRecordsForALease = 16;
 
 // Of an IPv6 packet's flow, as the inside key has them.
 WideAddresses inside_addresses(const PacketMeta& meta) {
@@ -57,24 +63,52 @@ ChainRuntime::ChainRuntime(const Chain& chain, FlowTable& table, uint32_t revisi
     steps_.push_back(element.function->make_step(element.place()));
     has_process_ |= steps_.back()->has_process();
     if (steps_.back()->inspects()) inspector_ = steps_.back().get();
+    hears_ends_ |= steps_.back()->hears_ends();
+    owners_.push_back(element.place().owner);
   }
 }
 
 size_t ChainRuntime::run(std::span<Packet> packets, uint32_t now_s, UndoLog& undo) {
   assert(packets.size() <= kBurstPackets);
-  for (const Packet& packet : packets) {
-    table_.prefetch_index(packet.meta->bucket, packet.meta->hash);
-    __builtin_prefetch(packet.frame, 1);
-  }
-  for (const Packet& packet : packets) {
-    table_.prefetch_record(packet.meta->bucket, packet.meta->hash);
-  }
+  prefetch(packets);
   size_t done = 0;
   while (done < packets.size() && find_flow(packets[done], done, now_s, undo) == Progress::kDone)
     ++done;
   assert(done > 0 || packets.empty() || table_.dirty());
   if (has_process_) run_functions(packets.first(done), now_s, undo);
   return done;
+}
+
+void ChainRuntime::prefetch(std::span<const Packet> packets) {
+  const bool mapped = chain_.maps_endpoints();
+  for (size_t i = 0; i < packets.size(); ++i) {
+    const PacketMeta& meta = *packets[i].meta;
+    table_.prefetch_index(meta.bucket, meta.hash);
+    if (mapped) {
+      endpoint_hashes_[i] = hash_key(endpoint_key(meta.key), table_.hash_secret());
+      table_.prefetch_index(meta.bucket, endpoint_hashes_[i]);
+    }
+    __builtin_prefetch(packets[i].frame, 1);
+  }
+  for (size_t i = 0; i < packets.size(); ++i) {
+    const PacketMeta& meta = *packets[i].meta;
+    table_.prefetch_record(meta.bucket, meta.hash);
+    if (mapped) table_.prefetch_record(meta.bucket, endpoint_hashes_[i]);
+  }
+}
+
+// An endpoint with one flow is the common case: that flow is what the endpoint leads to.
+ChainRuntime::Found ChainRuntime::look_up(const PacketMeta& meta, size_t index) const {
+  if (!chain_.maps_endpoints() || meta.is_wide()) {
+    return {table_.find_indexed(meta.bucket, meta.key, meta.hash, meta.wide_addresses()), 0};
+  }
+  const RecordId host =
+      table_.find_indexed(meta.bucket, endpoint_key(meta.key), endpoint_hashes_[index]);
+  if (host == 0) return {table_.find_indexed(meta.bucket, meta.key, meta.hash), 0};
+  const FlowRecord& record = table_.record(host);
+  const FlowKey& key = meta.side == Side::kInside ? record.inside_key : record.outside_key;
+  if (key == meta.key) return {host, host};
+  return {table_.find_indexed(meta.bucket, meta.key, meta.hash), host};
 }
 
 ChainRuntime::Progress ChainRuntime::find_flow(const Packet& packet, size_t index, uint32_t now_s,
@@ -85,9 +119,11 @@ ChainRuntime::Progress ChainRuntime::find_flow(const Packet& packet, size_t inde
   meta.revision = static_cast<uint8_t>(revision_);
   std::ranges::fill(meta.counts, uint16_t{0});
   flows_[index] = 0;
-  if (chain_.variable_bytes() != 0 && !has_room(0, index)) return Progress::kNoRoom;
-  const RecordId id = table_.find(meta.bucket, meta.key, meta.hash, meta.wide_addresses());
-  if (id == 0) return open_flow(packet, index, now_s, undo);
+  if (chain_.variable_bytes() + chain_.process_changes() != 0 && !has_room(0, index)) {
+    return Progress::kNoRoom;
+  }
+  const auto [id, host] = look_up(meta, index);
+  if (id == 0) return open_flow(packet, index, now_s, undo, host);
   if (may_go_on(table_.record(id), meta, now_s)) {
     flows_[index] = id;
     return follow(id, index, packet, now_s);
@@ -98,8 +134,8 @@ ChainRuntime::Progress ChainRuntime::find_flow(const Packet& packet, size_t inde
   }
   // The burst's earlier packets still need the record; room is needed for this end and a new begin.
   if (used_before(id, index) || !has_room(2, index)) return Progress::kNoRoom;
-  table_.close(id);
-  return open_flow(packet, index, now_s, undo);
+  close_flow(id, now_s);
+  return open_flow(packet, index, now_s, undo, look_up(meta, index).host);
 }
 
 // False: the flow is over, or is not allowed any more, and the packet is judged as a first one.
@@ -116,11 +152,20 @@ bool ChainRuntime::may_go_on(const FlowRecord& record, const PacketMeta& meta, u
   return record.revision == revision_ || take_over(record);
 }
 
-// Moves each function's state to where this revision keeps it, in taken_hard_. The keys are
-// compared because a revision may translate where another did not.
 bool ChainRuntime::take_over(const FlowRecord& record) {
+  const bool allowed = is_allowed(record);
+  ++(allowed ? counters_.revised : counters_.revised_away);
+  return allowed;
+}
+
+// Moves each function's state to where this revision keeps it, in taken_hard_. The keys are
+// compared because a revision may translate where another did not, or steer otherwise.
+bool ChainRuntime::is_allowed(const FlowRecord& record) {
   const Takeover& from = takeover_from(record.revision);
-  bool allowed = from.possible;
+  const uint64_t hash =
+      steering_hash(chain_.steering_scope(), record.inside_key, table_.hash_secret());
+  bool allowed = from.possible && (chain_.maps_endpoints() || record.users == 0) &&
+                 hash % table_.buckets() == record.bucket && has_its_lease(record);
   taken_hard_.fill(0);
   taken_extent_ = from.keeps_extent;
   for (size_t i = 0; i < steps_.size(); ++i) {
@@ -130,10 +175,21 @@ bool ChainRuntime::take_over(const FlowRecord& record) {
   for (const auto& step : steps_) {
     allowed = allowed && step->still_allowed(record, taken_hard_.data());
   }
-  allowed =
-      allowed && record.outside_key == chain_.outside_key(record.inside_key, taken_hard_.data());
-  ++(allowed ? counters_.revised : counters_.revised_away);
-  return allowed;
+  return allowed && record.outside_key == chain_.outside_key(record.inside_key, taken_hard_.data());
+}
+
+// By which packets from the outside find the bucket. The order of the external addresses, which
+// leases go by, may have changed since the flow opened.
+bool ChainRuntime::has_its_lease(const FlowRecord& record) {
+  if (record.users == 0 || (record.users & kUnleased) != 0) return true;
+  const std::span<const Be32> addresses = chain_.external_addresses();
+  const auto address = std::ranges::find(addresses, record.outside_key.dst);
+  if (address == addresses.end()) return false;
+  const auto index = static_cast<uint32_t>(address - addresses.begin());
+  const uint32_t block =
+      record.outside_key.dst_port.host() / static_cast<uint32_t>(kPortBlockPorts);
+  return table_.lease_owner(index, block) == record.bucket ||
+         table_.lease_acquire(index, block, record.bucket);
 }
 
 const ChainRuntime::Takeover& ChainRuntime::takeover_from(uint32_t revision) {
@@ -165,12 +221,13 @@ void ChainRuntime::restamp(RecordId id) {
   }
 }
 
-// Room for `changes` besides the variable state of the burst's packets up to this one, which the
-// functions will commit later.
+// Room for `changes` of flows, with the keyed state that goes with each, besides what process()
+// will change for the burst's packets up to this one.
 bool ChainRuntime::has_room(uint32_t changes, size_t index) const {
   const size_t variable_bytes = chain_.variable_bytes();
-  const uint32_t extents = variable_bytes == 0 ? 0 : static_cast<uint32_t>(index) + 1;
-  return table_.has_room(changes + extents, variable_bytes);
+  const uint32_t each = chain_.process_changes() + (variable_bytes == 0 ? 0 : 1);
+  const uint32_t later = each == 0 ? 0 : each * (static_cast<uint32_t>(index) + 1);
+  return table_.has_room(changes * (1 + chain_.keyed_changes()) + later, variable_bytes);
 }
 
 ChainRuntime::Progress ChainRuntime::follow(RecordId id, size_t index, const Packet& packet,
@@ -207,7 +264,7 @@ Inspection ChainRuntime::inspect(const Packet& packet, RecordId id, uint32_t now
 }
 
 ChainRuntime::Progress ChainRuntime::open_flow(const Packet& packet, size_t index, uint32_t now_s,
-                                               UndoLog& undo) {
+                                               UndoLog& undo, RecordId host) {
   PacketMeta& meta = *packet.meta;
   const FlowKey inside = meta.side == Side::kInside ? meta.key : meta.key.reversed();
   OpeningFlow flow{inside, meta.side, meta.bucket, table_, packet, undo, events_, now_s};
@@ -216,6 +273,7 @@ ChainRuntime::Progress ChainRuntime::open_flow(const Packet& packet, size_t inde
     addresses = inside_addresses(meta);
     flow.addresses = &addresses;
   }
+  flow.mapping = mapping_of(host);
   if (!may_open(packet)) {
     refuse(meta, judge_stray(flow));
     return Progress::kDone;
@@ -225,8 +283,8 @@ ChainRuntime::Progress ChainRuntime::open_flow(const Packet& packet, size_t inde
     refuse(meta, decision);
     return Progress::kDone;
   }
-  const FlowTable::Opened opened = table_.open(
-      meta.bucket, inside, chain_.outside_key(inside, flow.hard.data()), flow.addresses);
+  const FlowTable::Opened opened = open_record(flow);
+  if (opened.status != OpenStatus::kOk) take_back(flow, steps_.size());
   switch (opened.status) {
     case OpenStatus::kOk:
       break;
@@ -238,7 +296,7 @@ ChainRuntime::Progress ChainRuntime::open_flow(const Packet& packet, size_t inde
     case OpenStatus::kPoolDamaged:
       drop(meta, DropReason::kPoolDamaged);
       return Progress::kDone;
-    // The outside key is another flow's, which a revision that translated has left.
+    // A key is another flow's, which a revision that translated otherwise has left.
     case OpenStatus::kKeyExists:
       drop(meta, DropReason::kNoFlow);
       return Progress::kDone;
@@ -256,16 +314,32 @@ ChainRuntime::Progress ChainRuntime::open_flow(const Packet& packet, size_t inde
   return Progress::kDone;
 }
 
+FlowTable::Opened ChainRuntime::open_record(const OpeningFlow& flow) {
+  const FlowKey outside = chain_.outside_key(flow.inside_key, flow.hard.data());
+  if (!chain_.maps_endpoints() || flow.addresses != nullptr) {
+    return table_.open(flow.bucket, flow.inside_key, outside, flow.addresses);
+  }
+  return table_.open_mapped(flow.bucket, flow.inside_key, outside, flow.leased);
+}
+
+std::optional<EndpointMapping> ChainRuntime::mapping_of(RecordId host) const {
+  if (host == 0) return std::nullopt;
+  const FlowRecord& record = table_.record(host);
+  return EndpointMapping{record.inside_key, record.outside_key};
+}
+
+AnyStep& ChainRuntime::step_in_order(Side from, size_t i) const {
+  return *steps_[from == Side::kInside ? i : steps_.size() - 1 - i];
+}
+
 Decision ChainRuntime::open_functions(OpeningFlow& flow) {
-  const auto decision_of = [&flow](auto first, auto end) {
-    for (auto step = first; step != end; ++step) {
-      const Decision decision = (*step)->open(flow);
-      if (!decision.accepted()) return decision;
-    }
-    return Decision::accept();
-  };
-  return flow.initiator == Side::kInside ? decision_of(steps_.begin(), steps_.end())
-                                         : decision_of(steps_.rbegin(), steps_.rend());
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    const Decision decision = step_in_order(flow.initiator, i).open(flow);
+    if (decision.accepted()) continue;
+    take_back(flow, i);
+    return decision;
+  }
+  return Decision::accept();
 }
 
 Decision ChainRuntime::judge_stray(OpeningFlow& packet) {
@@ -276,6 +350,50 @@ Decision ChainRuntime::judge_stray(OpeningFlow& packet) {
     if (!decision.accepted()) return decision;
   }
   return unknown;
+}
+
+// Tells the first `opened` functions that the flow does not open after all.
+void ChainRuntime::take_back(const OpeningFlow& flow, size_t opened) {
+  const FlowEnd end{flow.inside_key, flow.initiator, FlowPhase::kOpening,      flow.bucket, table_,
+                    events_,         flow.now_s,     !flow.mapping.has_value()};
+  for (size_t i = 0; i < opened; ++i) {
+    step_in_order(flow.initiator, i).close(end, flow.hard.data());
+  }
+}
+
+bool ChainRuntime::is_last_of_mapping(const FlowRecord& record) const {
+  if (!is_guest(record)) return user_count(record) == 1;
+  const FlowKey endpoint = endpoint_key(record.inside_key);
+  const RecordId host =
+      table_.find_indexed(record.bucket, endpoint, hash_key(endpoint, table_.hash_secret()));
+  return host != 0 && user_count(table_.record(host)) == 1;
+}
+
+void ChainRuntime::close_flow(RecordId id, uint32_t now_s) {
+  if (hears_ends_) {
+    const FlowRecord record = table_.record(id);
+    const FlowEnd end{record.inside_key,
+                      record.initiator,
+                      record.phase,
+                      record.bucket,
+                      table_,
+                      events_,
+                      now_s,
+                      is_last_of_mapping(record)};
+    const bool own = record.revision == revision_;
+    const Takeover* from = own ? nullptr : &takeover_from(record.revision);
+    alignas(64) std::array<uint8_t, kHardStateBytes> hard;
+    std::memcpy(hard.data(), record.hard, kHardStateBytes);
+    for (size_t i = 0; i < steps_.size(); ++i) {
+      if (!steps_[i]->hears_ends()) continue;
+      if (!own) {
+        const FunctionLayout* state = chain_.find_state(from->layout, i);
+        if (state == nullptr || !steps_[i]->carry_over(record, state, hard.data())) continue;
+      }
+      steps_[i]->close(end, hard.data());
+    }
+  }
+  table_.close(id);
 }
 
 bool ChainRuntime::used_before(RecordId id, size_t index) const {
@@ -299,17 +417,33 @@ void ChainRuntime::run_functions(std::span<Packet> packets, uint32_t now_s, Undo
   }
 }
 
+// Of a function that is not, or not in this version, in the chain.
+bool ChainRuntime::is_orphan(const FlowRecord& record) const {
+  if (record.users != 0) return false;
+  return std::ranges::find(owners_, record.inside_key.dst_port) == owners_.end();
+}
+
 uint32_t ChainRuntime::sweep(std::span<const uint32_t> buckets, uint32_t records, uint32_t now_s) {
+  const uint32_t changes = 1 + chain_.keyed_changes();
   uint32_t closed = 0;
   for (const uint32_t bucket : buckets) {
-    if (!table_.has_room(1)) break;
+    if (!table_.has_room(changes)) break;
+    if (!table_.dirty()) {
+      for (const auto& step : steps_) step->sweep(table_, bucket, 1 + records / kRecordsForALease);
+    }
     table_.sweep(bucket, records, [&](RecordId id, const FlowRecord& record) {
-      if (!expired(record, timeouts_, now_s, resumed_s_) || !table_.has_room(1)) return;
-      table_.close(id);
+      if (!table_.has_room(changes)) return;
+      if (record.phase == FlowPhase::kKeyed) {
+        if (is_orphan(record)) table_.close(id);
+        return;
+      }
+      const bool over = expired(record, timeouts_, now_s, resumed_s_);
+      if (!over && (record.revision == revision_ || is_allowed(record))) return;
+      ++(over ? counters_.expired : counters_.revised_away);
+      close_flow(id, now_s);
       ++closed;
     });
   }
-  counters_.expired += closed;
   return closed;
 }
 

@@ -43,8 +43,9 @@ class ChainRuntime {
   // if nothing was staged before, when the write set has no room; then commit and call again.
   size_t run(std::span<Packet> packets, uint32_t now_s, UndoLog& undo);
 
-  // Looks at up to `records` records of each bucket and closes those that have expired, as far as
-  // the write set has room. Between run() and commit. Returns how many it closed.
+  // Looks at up to `records` records of each bucket and closes flows that have expired or that this
+  // revision does not allow, and keyed state of functions that it does not have, as far as the
+  // write set has room. Between run() and commit. Returns how many flows it closed.
   uint32_t sweep(std::span<const uint32_t> buckets, uint32_t records, uint32_t now_s);
 
   const RuntimeCounters& counters() const { return counters_; }
@@ -63,17 +64,33 @@ class ChainRuntime {
   };
   enum class Progress : uint8_t { kDone, kNoRoom };  // kNoRoom: the packet was not processed
 
+  void prefetch(std::span<const Packet> packets);
+  struct Found {
+    RecordId flow = 0;
+    RecordId host = 0;  // of the flow's endpoint, if the chain maps them
+  };
+  Found look_up(const PacketMeta& meta, size_t index) const;
   Progress find_flow(const Packet& packet, size_t index, uint32_t now_s, UndoLog& undo);
   bool may_go_on(const FlowRecord& record, const PacketMeta& meta, uint32_t now_s);
   bool take_over(const FlowRecord& record);
+  bool is_allowed(const FlowRecord& record);
   const Takeover& takeover_from(uint32_t revision);
   void restamp(RecordId id);
   bool has_room(uint32_t changes, size_t index) const;
   Progress follow(RecordId id, size_t index, const Packet& packet, uint32_t now_s);
   Inspection inspect(const Packet& packet, RecordId id, uint32_t now_s);
-  Progress open_flow(const Packet& packet, size_t index, uint32_t now_s, UndoLog& undo);
+  Progress open_flow(const Packet& packet, size_t index, uint32_t now_s, UndoLog& undo,
+                     RecordId host);
+  FlowTable::Opened open_record(const OpeningFlow& flow);
+  std::optional<EndpointMapping> mapping_of(RecordId host) const;
   Decision open_functions(OpeningFlow& flow);
   Decision judge_stray(OpeningFlow& packet);
+  void take_back(const OpeningFlow& flow, size_t opened);
+  AnyStep& step_in_order(Side from, size_t i) const;
+  bool is_last_of_mapping(const FlowRecord& record) const;
+  bool has_its_lease(const FlowRecord& record);
+  void close_flow(RecordId id, uint32_t now_s);
+  bool is_orphan(const FlowRecord& record) const;
   bool used_before(RecordId id, size_t index) const;
   void run_functions(std::span<Packet> packets, uint32_t now_s, UndoLog& undo);
 
@@ -83,10 +100,13 @@ class ChainRuntime {
   uint32_t resumed_s_;
   uint16_t soft_epoch_;  // of the node's life, never 0
   Timeouts timeouts_;
-  std::vector<std::unique_ptr<AnyStep>> steps_;  // in the chain's order
-  bool has_process_ = false;                     // of any step
-  AnyStep* inspector_ = nullptr;                 // the one that inspects; null: none
-  std::array<Takeover, 4> takeovers_{};          // the latest, in turn
+  std::vector<std::unique_ptr<AnyStep>> steps_;            // in the chain's order
+  bool has_process_ = false;                               // of any step
+  AnyStep* inspector_ = nullptr;                           // the one that inspects; null: none
+  bool hears_ends_ = false;                                // any step
+  std::vector<Be16> owners_;                               // of keyed state
+  std::array<uint64_t, kBurstPackets> endpoint_hashes_{};  // of the burst's packets
+  std::array<Takeover, 4> takeovers_{};                    // the latest, in turn
   size_t next_takeover_ = 0;
   // Of the flow that take_over() said yes to last.
   alignas(64) std::array<uint8_t, kHardStateBytes> taken_hard_{};

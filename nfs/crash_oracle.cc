@@ -11,6 +11,7 @@
 #include "nfs/parse.h"
 #include "nfs/steering.h"
 #include "state/flow_text.h"
+#include "state/index_keys.h"
 #include "state/layout.h"
 
 namespace flowkeep {
@@ -23,14 +24,35 @@ std::string flow_text(const FlowRecord& flow) {
   return "flow " + inside_text(flow);
 }
 
+RunOracle::FlowKeyBytes bytes_of(const FlowKey& key) {
+  RunOracle::FlowKeyBytes bytes;
+  std::memcpy(bytes.data(), &key, sizeof(key));
+  return bytes;
+}
+
 }  // namespace
+
+// Each guest has a host, which counts it.
+std::string RunOracle::check_users(const std::vector<FlowRecord>& hosts,
+                                   std::map<FlowKeyBytes, uint32_t> guests) {
+  for (const FlowRecord& host : hosts) {
+    const FlowKeyBytes endpoint = bytes_of(endpoint_key(host.inside_key));
+    const uint32_t users = (is_flow(host) ? 1 : 0) + guests[endpoint];
+    guests.erase(endpoint);
+    if (user_count(host) != users) {
+      return flow_text(host) + ": its endpoint counts " + std::to_string(user_count(host)) +
+             " flows and has " + std::to_string(users);
+    }
+  }
+  return guests.empty() ? "" : "mapped flows of an endpoint without its mapping";
+}
 
 RunOracle::RunOracle(const CrashRun& run) : run_(run) {
   for (const BucketFlows& bucket : run.start_flows) {
     settled_[bucket.bucket] = facts_of(bucket.flows);
   }
   for (const PortLease& lease : run.start_leases) {
-    leases_[{lease.address_index, lease.block}] = {lease.bucket, true};
+    leases_[{lease.address_index, lease.block}] = {lease.bucket, true, {}};
   }
 }
 
@@ -43,7 +65,16 @@ void RunOracle::reached(uint64_t mark) {
   Log& log = logs_[burst.log];
   const auto set_leases = [&](bool required) {
     for (const PortLease& lease : burst.leases) {
-      leases_[{lease.address_index, lease.block}] = {lease.bucket, required};
+      Lease& known = leases_[{lease.address_index, lease.block}];
+      known.bucket = lease.bucket;
+      known.required = required;
+    }
+  };
+  const auto give_back_leases = [&] {
+    for (const PortLease& lease : burst.released) {
+      Lease& known = leases_[{lease.address_index, lease.block}];
+      known.required = false;
+      known.before.insert(lease.bucket);
     }
   };
   switch (static_cast<BurstMark>(mark >> 32)) {
@@ -52,6 +83,7 @@ void RunOracle::reached(uint64_t mark) {
       for (const BucketFlows& bucket : burst.after) {
         log.after.emplace_back(bucket.bucket, facts_of(bucket.flows));
       }
+      give_back_leases();
       set_leases(false);
       revision_ = burst.revision;
       now_s_ = burst.now_s;
@@ -75,7 +107,7 @@ void RunOracle::reached(uint64_t mark) {
 uint64_t RunOracle::hash_of(const FlowRecord& flow) {
   const uint64_t facts[] = {
       flow.bucket, static_cast<uint64_t>(flow.phase) << 8 | static_cast<uint64_t>(flow.initiator),
-      flow.revision, flow.opened_s};
+      flow.revision, flow.opened_s, flow.users};
   uint64_t hash = hash_key(flow.inside_key, {1, 2}) ^ hash_key(flow.outside_key, {3, 4});
   for (const uint64_t fact : facts) hash = hash_words(hash, fact, {5, 6});
   for (size_t at = 0; at < sizeof(flow.hard); at += sizeof(uint64_t)) {
@@ -113,29 +145,36 @@ std::string RunOracle::check(Pool& pool) {
 std::string RunOracle::check_flows(Pool& pool, Found& found) {
   const FlowTable table(pool, 0, kFreeLog);
   std::string what;
-  pool.for_each_flow(0, [&](const FlowRecord& flow) {
+  std::map<FlowKeyBytes, uint32_t> guests;  // of each endpoint
+  std::vector<FlowRecord> host_records;
+  pool.for_each_record(0, [&](uint32_t id, const FlowRecord& flow) {
     if (flow.bucket >= CrashRun::kBuckets) {
       what = flow_text(flow) + ": bucket " + std::to_string(flow.bucket);
       return false;
     }
     ++found[flow.bucket].flows;
     found[flow.bucket].sum += hash_of(flow);
-    const HashSecret secret = pool.hash_secret();
-    const WideAddresses reversed = flow.addresses.reversed();
-    const RecordId inside = table.find(flow.bucket, flow.inside_key,
-                                       hash_key(flow.inside_key, secret), &flow.addresses);
-    const RecordId outside =
-        table.find(flow.bucket, flow.outside_key, hash_key(flow.outside_key, secret), &reversed);
-    if (inside == 0) what = flow_text(flow) + " is not found by its inside key";
-    if (outside != inside) what = flow_text(flow) + ": its keys find different records";
+    const WideAddresses addresses[] = {flow.addresses, flow.addresses.reversed()};
+    const IndexKeys keys = index_keys(flow);
+    for (uint32_t i = 0; i < keys.count; ++i) {
+      const RecordId by_key = table.find_indexed(
+          flow.bucket, keys.keys[i], hash_key(keys.keys[i], pool.hash_secret()), &addresses[i]);
+      if (by_key == id) continue;
+      what = flow_text(flow) + (by_key == 0 ? " is not found by a key of its own"
+                                            : ": a key of its own finds another record");
+    }
+    if (is_host(flow)) host_records.push_back(flow);
+    if (is_guest(flow)) ++guests[bytes_of(endpoint_key(flow.inside_key))];
     if (what.empty()) what = check_lease_of(flow);
     return what.empty();
   });
+  if (what.empty()) what = check_users(host_records, guests);
   if (!what.empty()) return what;
   for (uint32_t bucket = 0; bucket < CrashRun::kBuckets; ++bucket) {
-    if (table.flows(bucket) == found[bucket].flows) continue;
-    return "bucket " + std::to_string(bucket) + " counts " + std::to_string(table.flows(bucket)) +
-           " flows and holds " + std::to_string(found[bucket].flows);
+    const uint32_t counted = table.flows(bucket) + table.keyed(bucket);
+    if (counted == found[bucket].flows) continue;
+    return "bucket " + std::to_string(bucket) + " counts " + std::to_string(counted) +
+           " records and holds " + std::to_string(found[bucket].flows);
   }
   return "";
 }
@@ -204,7 +243,7 @@ std::string RunOracle::check_leases(const Pool& pool) const {
     const std::string name =
         "block " + std::to_string(key.second) + " of address " + std::to_string(key.first);
     if (holder == 0 && lease.required) return name + ": the lease is lost";
-    if (holder != 0 && holder != lease.bucket + 1) {
+    if (holder != 0 && holder != lease.bucket + 1 && !lease.before.contains(holder - 1)) {
       return name + " is leased to bucket " + std::to_string(holder - 1);
     }
     there += holder != 0 ? 1 : 0;
@@ -217,6 +256,7 @@ std::string RunOracle::check_leases(const Pool& pool) const {
 
 std::string RunOracle::check_lease_of(const FlowRecord& flow) {
   if (flow.is_wide()) return "";  // not translated
+  if (flow.inside_key.mark >= kKeyedMark || (flow.users & kUnleased) != 0) return "";
   const std::span<const Be32> external = chain(revision_).external_addresses();
   const auto address = std::ranges::find(external, flow.outside_key.dst);
   const LeaseKey key = {static_cast<uint32_t>(address - external.begin()),

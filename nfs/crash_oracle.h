@@ -13,6 +13,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,6 +25,8 @@ namespace flowkeep {
 
 class RunOracle : public CrashOracle {
  public:
+  using FlowKeyBytes = std::array<uint8_t, sizeof(FlowKey)>;
+
   // The run must outlive the oracle.
   explicit RunOracle(const CrashRun& run);
   ~RunOracle() override;
@@ -33,7 +36,7 @@ class RunOracle : public CrashOracle {
   std::string go_on(Pool& pool, uint64_t seed) override;
 
  private:
-  struct Facts {  // of a bucket's flows; equal facts: equal flows, soft words aside
+  struct Facts {  // of a bucket's records; equal facts: equal records, soft words aside
     uint64_t flows = 0;
     uint64_t sum = 0;  // of the flows' hashes
     friend bool operator==(const Facts&, const Facts&) = default;
@@ -47,12 +50,15 @@ class RunOracle : public CrashOracle {
   struct Lease {
     uint32_t bucket;
     bool required;
+    std::set<uint32_t> before{};  // buckets that had it and gave it back, maybe not for good
   };
   using Found = std::array<Facts, CrashRun::kBuckets>;
 
   static Facts facts_of(const std::vector<FlowRecord>& flows);
   static uint64_t hash_of(const FlowRecord& flow);
   std::string check_flows(Pool& pool, Found& found);
+  static std::string check_users(const std::vector<FlowRecord>& hosts,
+                                 std::map<FlowKeyBytes, uint32_t> guests);
   std::string check_bursts(const Found& found) const;
   std::string check_pages(const Pool& pool) const;
   std::string check_leases(const Pool& pool) const;

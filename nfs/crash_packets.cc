@@ -49,6 +49,9 @@ CrashPacket packet_of_flow(const FlowRecord& flow, Side side, uint8_t tcp_flags)
   return {side, frame_of(flow.outside_key, flow.addresses.reversed(), tcp_flags)};
 }
 
+// Few ports: endpoints with several flows. Many: an index that grows.
+constexpr std::array<uint64_t, 2> kPorts = {24, 4000};
+
 CrashPacket first_packet(std::mt19937_64& random) {
   FlowKey key;
   // A packet's own addresses decide; the key's folds are the parser's business.
@@ -62,7 +65,7 @@ CrashPacket first_packet(std::mt19937_64& random) {
   key.protocol = pick(std::array{kProtocolTcp, kProtocolTcp, kProtocolUdp, kProtocolIcmp}, random);
   key.src = Be32::from_host(static_cast<uint32_t>(0x0a000002 + random() % 3));
   key.dst = *parse_ipv4_address(pick(kRemotes, random));
-  key.src_port = Be16::from_host(static_cast<uint16_t>(2000 + random() % 4000));
+  key.src_port = Be16::from_host(static_cast<uint16_t>(2000 + random() % pick(kPorts, random)));
   if (key.protocol != kProtocolIcmp) key.dst_port = Be16::from_host(pick(kRemotePorts, random));
   return {Side::kInside, frame_of(key, addresses, kTcpSyn)};
 }

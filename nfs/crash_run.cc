@@ -198,7 +198,9 @@ ChainSpec crash_run_chain(uint32_t revision) {
               {"name":"udp","action":"accept","protocol":"udp"},
               {"name":"ping","action":"accept","protocol":"icmp"},
               {"name":"ping6","action":"accept","protocol":"icmpv6"}]})"},
-           {"nat44", R"({"external_addresses":["203.0.113.10","203.0.113.11"]})"}}};
+           // Address-dependent: records of keyed state come and go with the flows.
+           {"nat44", R"({"external_addresses":["203.0.113.10","203.0.113.11"],
+              "filtering":"address_dependent"})"}}};
 }
 
 CrashRun record_crash_run(const CrashRunOptions& options, const std::string& directory) {

@@ -38,8 +38,9 @@ struct RecordedBurst {
   uint32_t log = 0;
   uint32_t revision = 0;
   uint32_t now_s = 0;
-  std::vector<BucketFlows> after;  // of the buckets that it changed
-  std::vector<PortLease> leases;   // that it took, committed or not
+  std::vector<BucketFlows> after;   // of the buckets that it changed
+  std::vector<PortLease> leases;    // that it took, committed or not
+  std::vector<PortLease> released;  // that it gave back
 };
 
 struct CrashRun {

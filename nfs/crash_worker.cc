@@ -25,7 +25,7 @@ std::unique_ptr<Chain> build_chain(uint32_t revision) {
   return chain.ok() ? std::move(*chain) : nullptr;
 }
 
-bool same_flows(const std::vector<FlowRecord>& a, const std::vector<FlowRecord>& b) {
+bool same_records(const std::vector<FlowRecord>& a, const std::vector<FlowRecord>& b) {
   // Soft words are no difference.
   const auto same = [](const FlowRecord& one, const FlowRecord& other) {
     return std::memcmp(&one, &other, offsetof(FlowRecord, last_seen_s)) == 0 &&
@@ -68,9 +68,9 @@ void InterleavedRecording::give_turn() {
   run_as(actor, processor);
 }
 
-std::vector<std::vector<FlowRecord>> flows_by_bucket(const Pool& pool, uint32_t chain_index) {
+std::vector<std::vector<FlowRecord>> records_by_bucket(const Pool& pool, uint32_t chain_index) {
   std::vector<std::vector<FlowRecord>> flows(CrashRun::kBuckets);
-  pool.for_each_flow(chain_index, [&](const FlowRecord& record) {
+  pool.for_each_record(chain_index, [&](uint32_t, const FlowRecord& record) {
     if (record.bucket < flows.size()) flows[record.bucket].push_back(record);
     return true;
   });
@@ -238,7 +238,7 @@ void CrashWorker::begin_burst() {
   in_burst_ = true;
   committed_ = false;
   burst_ = scene_.run.bursts.size();
-  scene_.run.bursts.push_back({log_, revision_, scene_.now_s, {}, {}});
+  scene_.run.bursts.push_back({log_, revision_, scene_.now_s, {}, {}, {}});
   mark(BurstMark::kBegun);
 }
 
@@ -289,10 +289,10 @@ void CrashWorker::mark(BurstMark mark) {
 }
 
 void CrashWorker::end_recorded_burst() {
-  std::vector<std::vector<FlowRecord>> flows = flows_by_bucket(scene_.pool, scene_.chain_index);
+  std::vector<std::vector<FlowRecord>> flows = records_by_bucket(scene_.pool, scene_.chain_index);
   for (uint32_t bucket = 0; bucket < CrashRun::kBuckets; ++bucket) {
     if (scene_.steering[bucket].worker != log_) continue;
-    if (same_flows(flows[bucket], scene_.flows[bucket])) continue;
+    if (same_records(flows[bucket], scene_.flows[bucket])) continue;
     scene_.run.bursts[burst_].after.push_back({bucket, flows[bucket]});
     scene_.flows[bucket] = std::move(flows[bucket]);
   }
@@ -301,15 +301,23 @@ void CrashWorker::end_recorded_burst() {
   scene_.slots[log_].in_burst = false;
 }
 
-// Leases are durable as they are taken, whatever becomes of the burst.
+// Leases are taken and given back at once, whatever becomes of the burst.
 void CrashWorker::note_leases() {
   const uint32_t* leases = scene_.pool.port_leases(scene_.chain_index);
+  RecordedBurst& burst = scene_.run.bursts[burst_];
   for (uint32_t address = 0; address < chain_->external_addresses().size(); ++address) {
     for (uint32_t block = 0; block < kPortBlocks; ++block) {
       const uint32_t holder = leases[address * kPortBlocks + block];
+      const auto known = scene_.known_leases.find({address, block});
+      const bool is_known = known != scene_.known_leases.end();
+      if (is_known && known->second + 1 == holder) continue;
+      if (is_known && scene_.steering[known->second].worker == log_) {
+        burst.released.push_back({address, block, known->second});
+        scene_.known_leases.erase(known);
+      }
       if (holder == 0 || scene_.steering[holder - 1].worker != log_) continue;
-      if (!scene_.known_leases.insert({address, block}).second) continue;
-      scene_.run.bursts[burst_].leases.push_back({address, block, holder - 1});
+      scene_.known_leases[{address, block}] = holder - 1;
+      burst.leases.push_back({address, block, holder - 1});
     }
   }
 }

@@ -6,9 +6,9 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <random>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -73,12 +73,12 @@ struct CrashScene {
     uint64_t done_sequence = 0;
   };
   Slot slots[2] = {};
-  std::vector<std::vector<FlowRecord>> flows;            // of each bucket, after its last burst
-  std::set<std::pair<uint32_t, uint32_t>> known_leases;  // address index, block
+  std::vector<std::vector<FlowRecord>> flows;  // of each bucket, after its last burst
+  std::map<std::pair<uint32_t, uint32_t>, uint32_t> known_leases;  // address index, block: bucket
 };
 
 // The flows of each bucket as they lie in the pool.
-std::vector<std::vector<FlowRecord>> flows_by_bucket(const Pool& pool, uint32_t chain_index);
+std::vector<std::vector<FlowRecord>> records_by_bucket(const Pool& pool, uint32_t chain_index);
 
 class CrashWorker {
  public:

@@ -105,6 +105,10 @@ std::string_view drop_reason_name(DropReason reason) {
       return "tcp_out_of_window";
     case DropReason::kNatNoMapping:
       return "nat_no_mapping";
+    case DropReason::kNatFiltered:
+      return "nat_filtered";
+    case DropReason::kNatHostLimit:
+      return "nat_host_limit";
     case DropReason::kNatPortsExhausted:
       return "nat_ports_exhausted";
     case DropReason::kNatUnsupportedProtocol:

@@ -62,7 +62,9 @@ enum class DropReason : uint8_t {
   kHalfOpenLimit,             // too many TCP connections are half open
   kHalfOpenDestinationLimit,  // to that destination
   kTcpOutOfWindow,            // a segment that does not belong to its connection
-  kNatNoMapping,
+  kNatNoMapping,              // from the outside, to an external endpoint that nobody has
+  kNatFiltered,               // from the outside, to one whose owner has not asked for it
+  kNatHostLimit,              // the inside host has as many mappings as it may have
   kNatPortsExhausted,
   kNatUnsupportedProtocol,
   kCount

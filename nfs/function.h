@@ -13,6 +13,11 @@
 //   bool still_allowed(const FlowKey& inside, Side initiator, const Hard&, Soft&) const;
 //                                                  // a flow of another revision: may it go on?
 //                                                  // or with a FlowRecord for key and initiator
+// and, to hear of a flow's end (one that opened with F, or migrated to it),
+//   void close(EndingFlow<F>&, Soft&) const;       // also when another function refuses the flow
+// and, if it keeps state beside the flows (nfs/keyed_state.h) or changes Hard later,
+//   uint32_t keyed_changes() const;    // keys that one open() or close() touches at most
+//   uint32_t process_changes() const;  // the same of process() for a packet, Hard counted as one
 // and, where it has to see more than first packets,
 //   void process(Burst<F>&, Soft&) const;          // every packet, the first included
 // and, where it may answer a packet that neither belongs to a flow nor opens one,
@@ -25,6 +30,12 @@
 // and, if it translates (IPv4 alone: it does not see flows of IPv6, which pass as they are),
 //   FlowKey outside_key(const FlowKey& inside, const Hard&) const;   // of packets from outside
 //   std::span<const Be32> external_addresses() const;
+//   static constexpr bool kMapsEndpoints = true;   // an endpoint's flows share one name outside;
+//                                                  // open() then asks NewFlow::mapping() for it
+//   std::span<const Forward> forwards() const;     // nfs/forward.h
+//   void sweep(SweptBucket&, Soft&) const;         // now and then: gives leases of ports back
+// and, if its scope depends on its configuration,
+//   Scope scope() const;
 // and, if it keeps more of a flow than fits into Hard (one function of a chain may),
 //   static constexpr size_t kVariableBytes;        // at most; see FlowPacket::commit_variable()
 // and, to take over flows from other revisions of the chain,
@@ -36,9 +47,9 @@
 // Without the hook, or if it returns nothing, the flow ends: its packet is judged as a first one.
 // The variable state of another version is dropped; so is that of a function that is gone.
 //
-// Hard state is const to a function; NewFlow::commit() and FlowPacket::commit_variable() are the
-// only ways to write it. There is no clock, lock, allocation or I/O after make_soft(): time comes
-// in with the burst. nfs/step.h turns F into a step of a chain.
+// Hard state is const to a function; it is written by commit() and commit_variable(), and beside
+// the flows by KeyedState, alone. There is no clock, lock, allocation or I/O after make_soft():
+// time comes in with the burst. nfs/step.h turns F into a step of a chain.
 //
 // Thread rule: an F is shared by processes that do not change it; a Soft belongs to one worker.
 #pragma once
@@ -51,15 +62,20 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <initializer_list>
+#include <iterator>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
 
 #include "nfs/flow_phase.h"
+#include "nfs/forward.h"
 #include "nfs/function_event.h"
 #include "nfs/headers.h"
+#include "nfs/keyed_state.h"
 #include "nfs/packet.h"
 #include "state/flow_table.h"
 #include "state/result.h"
@@ -94,9 +110,15 @@ struct Decision {
   bool accepted() const { return refused == DropReason::kNone; }
 };
 
+// An endpoint's two names, as keys: the local half counts.
+struct EndpointMapping {
+  FlowKey inside;
+  FlowKey outside;
+};
+
 // A flow that is about to open, without its type: what the runtime hands to each step.
 struct OpeningFlow {
-  FlowKey inside_key;
+  FlowKey inside_key;  // from the outside of a chain that translates: as the translator sets it
   Side initiator;
   uint32_t bucket;
   FlowTable& table;
@@ -105,6 +127,8 @@ struct OpeningFlow {
   EventStage& events;
   uint32_t now_s;
   const WideAddresses* addresses = nullptr;  // of an IPv6 flow, as the inside key has them
+  std::optional<EndpointMapping> mapping = {};    // that its endpoint has already
+  bool leased = true;                        // a lease of ports backs the outside name
   alignas(64) std::array<uint8_t, kHardStateBytes> hard{};
 };
 
@@ -142,6 +166,7 @@ inline void count_at(PacketMeta& meta, uint16_t counter) {
 struct StatePlace {
   size_t hard_offset = 0;  // in FlowRecord::hard
   uint16_t counters = 0;   // among the chain's
+  Be16 owner{};            // of its keyed state
 };
 
 // What a packet means for its flow.
@@ -199,15 +224,14 @@ class InspectedPacket {
   StatePlace place_;
 };
 
-template <typename F>
-class NewFlow {
+// A flow that is about to open, as a function sees it, without the function's type.
+class AnyNewFlow {
  public:
-  NewFlow(OpeningFlow& flow, StatePlace place) : flow_(flow), place_(place) {}
+  AnyNewFlow(OpeningFlow& flow, StatePlace place) : flow_(flow), place_(place) {}
 
   // Its first packet, as it came from the wire.
   const PacketMeta& meta() const { return *flow_.packet.meta; }
   const uint8_t* bytes() const { return flow_.packet.frame; }
-  uint32_t now_s() const { return flow_.now_s; }
   HashSecret hash_secret() const { return flow_.table.hash_secret(); }
   // To turn the packet into the answer to its sender: the first kEditableBytes of its buffer. Then
   // set_answer_bytes(), and Decision::answer().
@@ -227,11 +251,26 @@ class NewFlow {
     flow_.events.add(static_cast<uint16_t>(place_.counters + counter), flow_.now_s, flow_.packet);
   }
 
+  // An event that is not about the packet.
+  void tell(size_t counter, const FlowKey& key, std::initializer_list<uint64_t> values);
+
   const FlowKey& inside_key() const { return flow_.inside_key; }
   // IPv6: as inside_key() has them. IPv4: null.
   const WideAddresses* inside_addresses() const { return flow_.addresses; }
   Side initiator() const { return flow_.initiator; }
   uint32_t bucket() const { return flow_.bucket; }
+  uint32_t now_s() const { return flow_.now_s; }
+  KeyedState keyed() { return {flow_.table, flow_.bucket, place_.owner}; }
+  // Of the endpoint that the flow belongs to: a flow from the inside keeps its outside name, one
+  // from the outside belongs to its inside name.
+  const std::optional<EndpointMapping>& mapping() const { return flow_.mapping; }
+  // For a translator: its outside name is configured, and no lease is needed to find its bucket.
+  void needs_no_lease() { flow_.leased = false; }
+  // Whose flow from the outside this is.
+  void set_inside_endpoint(Be32 address, Be16 port) {
+    flow_.inside_key.src = address;
+    flow_.inside_key.src_port = port;
+  }
   // Keyed, so that nobody outside can choose where a flow's hash falls.
   uint64_t hash_inside_endpoint() const {
     const FlowKey& key = flow_.inside_key;
@@ -240,10 +279,11 @@ class NewFlow {
   uint64_t hash_inside_host() const {
     return hash_endpoint(flow_.inside_key.src, Be16{}, 0, flow_.table.hash_secret());
   }
-  // Is no flow of this bucket known by this key to the outside?
-  bool outside_key_free(const FlowKey& outside) const {
-    return flow_.table.find(flow_.bucket, outside, hash_key(outside, flow_.table.hash_secret())) ==
-           0;
+  // Has no endpoint of this bucket the outside name that this key has?
+  bool outside_endpoint_free(const FlowKey& outside) const {
+    const FlowKey endpoint = endpoint_key(outside);
+    return flow_.table.find_indexed(flow_.bucket, endpoint,
+                                    hash_key(endpoint, flow_.table.hash_secret())) == 0;
   }
   // External port blocks, leased to buckets: the bucket that holds one, or -1.
   int32_t lease_owner(uint32_t address_index, uint32_t block) const {
@@ -252,13 +292,112 @@ class NewFlow {
   bool lease_acquire(uint32_t address_index, uint32_t block) {
     return flow_.table.lease_acquire(address_index, block, flow_.bucket);
   }
+
+ protected:
+  OpeningFlow& flow_;
+  StatePlace place_;
+};
+
+template <typename F>
+class NewFlow : public AnyNewFlow {
+ public:
+  using AnyNewFlow::AnyNewFlow;
   void commit(const typename F::Hard& hard) {
     std::memcpy(flow_.hard.data() + place_.hard_offset, &hard, sizeof(hard));
   }
+};
+
+// An event that is about no packet: `key` says what it is about.
+inline void tell(EventStage& events, uint16_t counter, uint32_t now_s, const FlowKey& key,
+                 std::initializer_list<uint64_t> values) {
+  FunctionEvent event;
+  event.key = key;
+  event.at_s = now_s;
+  event.counter = counter;
+  assert(values.size() <= std::size(event.values));
+  std::ranges::copy(values, event.values);
+  events.add(event);
+}
+inline void AnyNewFlow::tell(size_t counter, const FlowKey& key,
+                             std::initializer_list<uint64_t> values) {
+  flowkeep::tell(flow_.events, static_cast<uint16_t>(place_.counters + counter), flow_.now_s, key,
+                 values);
+}
+
+// A flow that ends, without its type.
+struct FlowEnd {
+  FlowKey inside_key;
+  Side initiator;
+  FlowPhase phase;
+  uint32_t bucket;
+  FlowTable& table;
+  EventStage& events;
+  uint32_t now_s;
+  bool ends_mapping;
+};
+
+template <typename F>
+class EndingFlow {
+ public:
+  EndingFlow(const FlowEnd& flow, const typename F::Hard& hard, StatePlace place)
+      : flow_(flow), hard_(hard), place_(place) {}
+
+  const FlowKey& inside_key() const { return flow_.inside_key; }
+  Side initiator() const { return flow_.initiator; }
+  FlowPhase phase() const { return flow_.phase; }  // kOpening also if it was refused at last
+  const typename F::Hard& hard() const { return hard_; }
+  // As NewFlow's.
+  void tell(size_t counter, const FlowKey& key, std::initializer_list<uint64_t> values) {
+    flowkeep::tell(flow_.events, static_cast<uint16_t>(place_.counters + counter), flow_.now_s, key,
+                   values);
+  }
+  // Was it the last that used its endpoint's mapping?
+  bool ends_mapping() const { return flow_.ends_mapping; }
+  uint32_t now_s() const { return flow_.now_s; }
+  KeyedState keyed() { return {flow_.table, flow_.bucket, place_.owner}; }
 
  private:
-  OpeningFlow& flow_;
+  const FlowEnd& flow_;
+  const typename F::Hard& hard_;
   StatePlace place_;
+};
+
+// A bucket between bursts, for a function that gives back what it leases. Looks at a few leases a
+// time, and goes on where it stopped.
+class SweptBucket {
+ public:
+  static constexpr uint32_t kStepsForALook = 256;
+
+  SweptBucket(FlowTable& table, uint32_t bucket, Be16 owner, uint32_t looks, uint32_t& place)
+      : table_(table), bucket_(bucket), owner_(owner), looks_(looks), place_(place) {}
+
+  uint32_t bucket() const { return bucket_; }
+  KeyedState keyed() { return {table_, bucket_, owner_}; }
+  // Places from 0 to `places` - 1, one after the other.
+  uint32_t next_place(uint32_t places) {
+    --steps_;
+    return place_ = (place_ + 1) % places;
+  }
+  bool may_look_further() const { return looks_ != 0 && steps_ != 0; }
+  void looked_at_one() { --looks_; }
+  int32_t lease_owner(uint32_t address_index, uint32_t block) const {
+    return table_.lease_owner(address_index, block);
+  }
+  void lease_release(uint32_t address_index, uint32_t block) {
+    table_.lease_release(address_index, block, bucket_);
+  }
+  bool outside_endpoint_free(const FlowKey& outside) const {
+    const FlowKey endpoint = endpoint_key(outside);
+    return table_.find_indexed(bucket_, endpoint, hash_key(endpoint, table_.hash_secret())) == 0;
+  }
+
+ private:
+  FlowTable& table_;
+  uint32_t bucket_;
+  Be16 owner_;
+  uint32_t looks_;
+  uint32_t steps_ = looks_ * kStepsForALook;
+  uint32_t& place_;
 };
 
 // A burst on its way through the steps. Arrays are parallel, one element for each packet.
@@ -305,6 +444,14 @@ class FlowPacket {
     std::memcpy(&hard, frame_.records[index_]->hard + place_.hard_offset, sizeof(hard));
     return hard;
   }
+  void commit(const typename F::Hard& hard) {
+    FlowRecord& staged = frame_.table.stage(frame_.flows[index_]);
+    std::memcpy(staged.hard + place_.hard_offset, &hard, sizeof(hard));
+    for (size_t i = 0; i < frame_.packets.size(); ++i) {
+      if (frame_.flows[i] == frame_.flows[index_]) frame_.records[i] = &staged;
+    }
+  }
+  KeyedState keyed() { return {frame_.table, meta().bucket, place_.owner}; }
   // F's variable state of the flow, as this burst sees it; empty: none yet, or it was damaged and
   // is lost. Valid until the next call for any packet.
   std::span<const std::byte> variable() const { return frame_.table.extent(frame_.flows[index_]); }
@@ -359,7 +506,7 @@ class Burst {
   void for_each(Visit&& visit) {
     for (size_t i = 0; i < frame_.packets.size(); ++i) {
       const PacketMeta& meta = *frame_.packets[i].meta;
-      if (meta.side != side_ || meta.verdict == Verdict::kDrop) continue;
+      if (meta.side != side_ || meta.verdict != Verdict::kForward) continue;
       if constexpr (Translates<F>) {
         if (meta.is_wide()) continue;
       }

@@ -155,7 +155,6 @@ class Model {
   }
 
   const std::map<Talk, ModelFlow>& flows() const { return flows_; }
-  const std::set<std::pair<std::string, int>>& leased() const { return leased_; }
   std::map<std::string_view, uint64_t> fates;
 
  private:
@@ -185,10 +184,22 @@ class Model {
                                          : talk.protocol == kProtocolIcmp ? !event.reply
                                                                           : true);
     if (!begins) return DropReason::kNoFlow;
-    if (event.side == Side::kOutside) return DropReason::kNatNoMapping;
+    if (event.side == Side::kOutside) {
+      return is_mapped(talk) ? DropReason::kNatFiltered : DropReason::kNatNoMapping;
+    }
     return model_firewall_accepts(talk.protocol, talk.local, talk.remote, talk.remote_port)
                ? DropReason::kNone
                : DropReason::kFirewallDenied;
+  }
+
+  static bool same_endpoint(const Talk& one, const Talk& other) {
+    return one.protocol == other.protocol && one.local == other.local &&
+           one.local_port == other.local_port;
+  }
+  // Has somebody the external endpoint?
+  bool is_mapped(const Talk& outside) const {
+    return std::ranges::any_of(
+        outside_, [&](const auto& flow) { return same_endpoint(flow.first, outside); });
   }
 
   // The choice of the external endpoint is the NAT's; it must be one of ours and nobody else's.
@@ -206,8 +217,11 @@ class Model {
       ASSERT_TRUE(flows_.at(other->second).expired(now_s)) << "the external endpoint is in use";
       erase(Talk(other->second));
     }
+    // One endpoint, one external endpoint, and the other way round.
+    for (const auto& [other, flow] : flows_) {
+      ASSERT_EQ(same_endpoint(other, event.talk), same_endpoint(flow.outside, outside));
+    }
     expect_forwarded(event, departure, outside);
-    leased_.insert({outside.local, outside.local_port / 64});
     outside_[outside] = event.talk;
     flows_[event.talk] = ModelFlow{outside, now_s};
     flows_.at(event.talk).see(event, now_s);
@@ -226,7 +240,6 @@ class Model {
 
   std::map<Talk, ModelFlow> flows_;  // by the conversation as the inside sees it
   std::map<Talk, Talk> outside_;     // outside view -> inside view
-  std::set<std::pair<std::string, int>> leased_;
 };
 
 class Traffic {
@@ -287,6 +300,19 @@ void expect_same_flows(ChainHarness& harness, const Model& model) {
   }
 }
 
+// External addresses and blocks of ports that buckets hold.
+std::set<std::pair<std::string, int>> leased_blocks(const ChainHarness& harness) {
+  std::set<std::pair<std::string, int>> leased;
+  const uint32_t* words = harness.pool().port_leases(0);
+  for (size_t address = 0; address < kExternal.size(); ++address) {
+    for (size_t block = 0; block < kPortBlocks; ++block) {
+      if (words[address * kPortBlocks + block] == 0) continue;
+      leased.insert({kExternal[address], static_cast<int>(block)});
+    }
+  }
+  return leased;
+}
+
 // What became of each packet.
 std::vector<Departure> play(uint32_t seed, const PoolDirectory& directory, Crash crash) {
   ChainHarness harness(firewall_and_nat(), directory, crash);
@@ -300,7 +326,7 @@ std::vector<Departure> play(uint32_t seed, const PoolDirectory& directory, Crash
       events.push_back(traffic.next(model));
       arrivals.push_back({events.back().side, frame_of(events.back(), events.back().talk)});
     }
-    const auto leased = model.leased();
+    const auto leased = leased_blocks(harness);
     const std::vector<Departure> departures = harness.burst(arrivals);
     for (size_t i = 0; i < events.size(); ++i) {
       SCOPED_TRACE("round " + std::to_string(round) + ", packet " + std::to_string(i));
@@ -319,7 +345,7 @@ std::vector<Departure> play(uint32_t seed, const PoolDirectory& directory, Crash
   }
   // The traffic must have reached every fate, or the test would show little.
   for (const char* fate :
-       {"none", "no_flow", "firewall_denied", "nat_no_mapping", "no_port_lease"}) {
+       {"none", "no_flow", "firewall_denied", "nat_no_mapping", "nat_filtered", "no_port_lease"}) {
     EXPECT_GT(model.fates[fate], 50U) << fate;
   }
   return all;

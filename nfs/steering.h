@@ -16,7 +16,6 @@ inline bool is_steered_by_lease(bool chain_translates, const FlowKey& key) {
 inline uint64_t steering_hash(Scope scope, const FlowKey& inside, HashSecret secret) {
   switch (scope) {
     case Scope::kFlow:
-      return hash_key(inside, secret);
     case Scope::kEndpoint:
       return hash_endpoint(inside.src, inside.src_port, inside.protocol, secret);
     case Scope::kHost:

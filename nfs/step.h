@@ -3,6 +3,7 @@
 // AnyStep is one worker's use of it, with that worker's soft state.
 #pragma once
 
+#include <array>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -25,11 +26,17 @@ class AnyStep {
   virtual Decision stray(OpeningFlow& packet) = 0;
   virtual bool inspects() const = 0;
   virtual Inspection inspect(InspectedFlow& flow) = 0;
+  virtual bool hears_ends() const = 0;
+  // Of a flow that open() has accepted. `hard`: all functions' hard state, where this chain keeps
+  // it.
+  virtual void close(const FlowEnd& flow, const uint8_t* hard) = 0;
   // Of a flow of another revision. `hard`: all functions' hard state, where this chain keeps it.
   virtual bool still_allowed(const FlowRecord& record, const uint8_t* hard) = 0;
   // Puts this function's state of a flow of another revision into `hard`. `from`: where that
   // revision kept it; null: it did not have this function. False: the flow cannot go on.
   virtual bool carry_over(const FlowRecord& record, const FunctionLayout* from, uint8_t* hard) = 0;
+  // Nothing may be staged. `looks`: how many leases to look at, at most.
+  virtual void sweep(FlowTable& table, uint32_t bucket, uint32_t looks) = 0;
   virtual bool has_process() const = 0;
   virtual void process(BurstFrame& frame, Side side) = 0;
 };
@@ -42,8 +49,12 @@ class AnyFunction {
   virtual size_t hard_bytes() const = 0;
   virtual size_t variable_bytes() const = 0;  // at most; 0: none
   virtual uint32_t state_version() const = 0;
+  virtual uint32_t keyed_changes() const = 0;
+  virtual uint32_t process_changes() const = 0;
   virtual bool translates() const = 0;
+  virtual bool maps_endpoints() const = 0;
   virtual std::span<const Be32> external_addresses() const = 0;
+  virtual std::span<const Forward> forwards() const = 0;
   // `hard`: this function's hard state. Only of functions that translate.
   virtual FlowKey outside_key(const FlowKey& inside, const uint8_t* hard) const = 0;
   virtual std::vector<std::string> counter_names() const = 0;
@@ -66,6 +77,17 @@ template <typename F>
 bool inspects_flows(const F& function) {
   if constexpr (requires { function.inspects(); }) return function.inspects();
   return Inspects<F>;
+}
+
+template <typename F>
+concept HearsEnds = requires(const F& function, EndingFlow<F>& flow, typename F::Soft& soft) {
+  function.close(flow, soft);
+};
+
+template <typename F>
+constexpr bool maps_endpoints_of() {
+  if constexpr (requires { F::kMapsEndpoints; }) return F::kMapsEndpoints;
+  return false;
 }
 
 template <typename F>
@@ -104,6 +126,17 @@ class Step final : public AnyStep {
     }
     return {};
   }
+  bool hears_ends() const override { return HearsEnds<F>; }
+  void close(const FlowEnd& flow, const uint8_t* hard) override {
+    if (passes_by(flow.inside_key)) return;
+    if constexpr (HearsEnds<F>) {
+      // Which flows have opened with a function is known by their having its state.
+      static_assert(kHasHard);
+      const Hard of_flow = typed(hard + place_.hard_offset);
+      EndingFlow<F> ending(flow, of_flow, place_);
+      function_.close(ending, soft_);
+    }
+  }
   bool still_allowed(const FlowRecord& record, const uint8_t* hard) override {
     if (passes_by(record.inside_key)) return true;
     const Hard of_flow = typed(hard + place_.hard_offset);
@@ -120,6 +153,12 @@ class Step final : public AnyStep {
       std::memcpy(hard + place_.hard_offset, &*carried, sizeof(Hard));
     }
     return true;
+  }
+  void sweep(FlowTable& table, uint32_t bucket, uint32_t looks) override {
+    if constexpr (requires(SweptBucket & swept) { function_.sweep(swept, soft_); }) {
+      SweptBucket swept(table, bucket, place_.owner, looks, sweep_places_[bucket]);
+      function_.sweep(swept, soft_);
+    }
   }
   bool has_process() const override { return Processes<F>; }
   void process(BurstFrame& frame, Side side) override {
@@ -163,6 +202,7 @@ class Step final : public AnyStep {
   const F& function_;
   typename F::Soft soft_;
   StatePlace place_;
+  std::array<uint32_t, kMaxBuckets> sweep_places_{};  // where the next sweep of a bucket goes on
 };
 
 template <typename F>
@@ -173,15 +213,33 @@ class Function final : public AnyFunction {
   explicit Function(F function) : function_(std::move(function)) {}
 
   std::string_view type() const override { return F::kType; }
-  Scope scope() const override { return F::kScope; }
+  Scope scope() const override {
+    if constexpr (requires { function_.scope(); })
+      return function_.scope();
+    else
+      return F::kScope;
+  }
   size_t hard_bytes() const override {
     return std::is_empty_v<typename F::Hard> ? 0 : sizeof(typename F::Hard);
   }
   size_t variable_bytes() const override { return variable_bytes_of<F>(); }
   uint32_t state_version() const override { return state_version_of<F>(); }
+  uint32_t keyed_changes() const override {
+    if constexpr (requires { function_.keyed_changes(); }) return function_.keyed_changes();
+    return 0;
+  }
+  uint32_t process_changes() const override {
+    if constexpr (requires { function_.process_changes(); }) return function_.process_changes();
+    return 0;
+  }
   bool translates() const override { return Translates<F>; }
+  bool maps_endpoints() const override { return maps_endpoints_of<F>(); }
   std::span<const Be32> external_addresses() const override {
     if constexpr (Translates<F>) return function_.external_addresses();
+    return {};
+  }
+  std::span<const Forward> forwards() const override {
+    if constexpr (requires { function_.forwards(); }) return function_.forwards();
     return {};
   }
   FlowKey outside_key(const FlowKey& inside, const uint8_t* hard) const override {

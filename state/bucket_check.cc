@@ -7,6 +7,7 @@
 #include "state/extent_reader.h"
 #include "state/flow_table.h"
 #include "state/flow_text.h"
+#include "state/index_keys.h"
 #include "state/pool_check.h"
 #include "state/record_checksum.h"
 
@@ -38,6 +39,7 @@ class BucketCheck {
     check_records();
     walk_free_blocks();
     check_twins();
+    check_users();
     check_counts();
     return {flows_, used_records_};
   }
@@ -46,8 +48,7 @@ class BucketCheck {
   // What was found to lead to a record.
   struct Record {
     bool on_free_list = false;
-    uint8_t by_inside = 0;
-    uint8_t by_outside = 0;
+    uint8_t by_key[2] = {};  // index entries of its first and second key
   };
 
   void add(Severity severity, const std::string& where, std::string what, std::string found,
@@ -237,13 +238,16 @@ class BucketCheck {
     }
     const FlowRecord& flow = regions_.record(id);
     const HashSecret secret = regions_.superblock().secret;
-    const bool is_inside = tag == hash_tag(hash_key(flow.inside_key, secret));
-    const bool is_outside = tag == hash_tag(hash_key(flow.outside_key, secret));
-    if (is_inside && found->by_inside != UINT8_MAX) ++found->by_inside;
-    if (is_outside && found->by_outside != UINT8_MAX) ++found->by_outside;
-    if (is_inside || is_outside) return;
+    const IndexKeys keys = index_keys(flow);
+    bool is_its = false;
+    for (uint32_t i = 0; i < keys.count; ++i) {
+      if (tag != hash_tag(hash_key(keys.keys[i], secret))) continue;
+      is_its = true;
+      if (found->by_key[i] != UINT8_MAX) ++found->by_key[i];
+    }
+    if (is_its) return;
     damage(where, "index entry of record " + number(id), "tag " + number(tag),
-           "the hash of " + inside_text(flow) + " or " + outside_text(flow));
+           "the hash of " + key_text(keys.keys[0]) + " or " + key_text(keys.keys[1]));
   }
 
   void check_records() {
@@ -279,37 +283,41 @@ class BucketCheck {
   }
 
   void check_live(RecordId id, const FlowRecord& flow, const Record& found) {
-    ++flows_;
+    ++(is_flow(flow) ? flows_ : keyed_);
     const std::string where = "record " + number(id) + " (" + inside_text(flow) + ")";
-    if (flow.phase > FlowPhase::kClosed) {
-      damage(where, "phase", number(static_cast<uint64_t>(flow.phase)), "0 to 5");
+    if (flow.phase > FlowPhase::kKeyed) {
+      damage(where, "phase", number(static_cast<uint64_t>(flow.phase)), "0 to 6");
     }
     if (flow.bucket != bucket_) damage(where, "bucket", number(flow.bucket), number(bucket_));
-    if (flow.inside_key.side != Side::kInside || flow.outside_key.side != Side::kOutside) {
-      damage(where, "sides of the keys",
-             number(static_cast<uint64_t>(flow.inside_key.side)) + " and " +
-                 number(static_cast<uint64_t>(flow.outside_key.side)),
-             "0 and 1");
+    const IndexKeys keys = index_keys(flow);
+    for (uint32_t i = 0; i < keys.count; ++i) {
+      const auto side = i == 0 ? Side::kInside : Side::kOutside;
+      if (keys.keys[i].side == side) continue;
+      damage(where, "side of key " + number(i), number(static_cast<uint64_t>(keys.keys[i].side)),
+             number(i));
     }
     check_family(where, flow);
     if (found.on_free_list) damage(where, "live record", "on the free list", "not on it");
     // Two keys of one tag: two entries that stand for either.
     const HashSecret secret = regions_.superblock().secret;
-    const uint32_t inside_tag = hash_tag(hash_key(flow.inside_key, secret));
-    const uint32_t outside_tag = hash_tag(hash_key(flow.outside_key, secret));
-    const uint32_t each = inside_tag == outside_tag ? 2 : 1;
-    if (found.by_inside != each) {
-      damage(where, "index entries of the inside key", number(found.by_inside), number(each));
-    }
-    if (found.by_outside != each) {
-      damage(where, "index entries of the outside key", number(found.by_outside), number(each));
+    const uint64_t hashes[] = {hash_key(keys.keys[0], secret), hash_key(keys.keys[1], secret)};
+    const bool same_tag = keys.count == 2 && hash_tag(hashes[0]) == hash_tag(hashes[1]);
+    const uint32_t each = same_tag ? 2 : 1;
+    for (uint32_t i = 0; i < keys.count; ++i) {
+      const char* side = i == 0 ? "inside" : "outside";
+      if (found.by_key[i] != each) {
+        damage(where, std::string("index entries of the ") + side + " key", number(found.by_key[i]),
+               number(each));
+      }
+      (i == 0 ? inside_ : outside_).push_back({hash_of(flow, keys.keys[i], secret), id});
     }
     check_extent(where, id, flow);
-    inside_.push_back({hash_of(flow, flow.inside_key, secret), id});
-    outside_.push_back({hash_of(flow, flow.outside_key, secret), id});
+    if (is_host(flow)) hosts_.push_back(id);
+    if (is_guest(flow)) ++guests_[hash_key(endpoint_key(flow.inside_key), secret)];
   }
 
   void check_family(const std::string& where, const FlowRecord& flow) {
+    if (!is_flow(flow)) return;
     const Family family = flow.inside_key.family;
     if (flow.outside_key.family != family || (family != Family::kIpv4 && family != Family::kIpv6)) {
       damage(where, "families of the keys",
@@ -323,10 +331,10 @@ class BucketCheck {
     }
   }
 
-  // Of the same side's key: is it the same flow's?
+  // Of the same side's index key: is it the same flow's?
   static bool same_key(const FlowRecord& one, const FlowRecord& other, bool inside) {
-    const bool same_keys =
-        inside ? one.inside_key == other.inside_key : one.outside_key == other.outside_key;
+    const size_t which = inside ? 0 : 1;
+    const bool same_keys = index_keys(one).keys[which] == index_keys(other).keys[which];
     return same_keys && (!one.is_wide() || one.addresses == other.addresses);
   }
 
@@ -356,10 +364,29 @@ class BucketCheck {
     }
   }
 
+  // Each guest has a host, which counts it.
+  void check_users() {
+    const HashSecret secret = regions_.superblock().secret;
+    for (const RecordId id : hosts_) {
+      const FlowRecord& host = regions_.record(id);
+      const auto of_host = guests_.find(hash_key(endpoint_key(host.inside_key), secret));
+      const uint64_t own = is_flow(host) ? 1 : 0;
+      const uint64_t users = own + (of_host == guests_.end() ? 0 : of_host->second);
+      if (of_host != guests_.end()) guests_.erase(of_host);
+      if (user_count(host) == users) continue;
+      damage("record " + number(id) + " (" + key_text(host.inside_key) + ")",
+             "flows of its endpoint", number(user_count(host)), number(users));
+    }
+    for (const auto& [hash, flows] : guests_) {
+      damage("", "mapped flows of an endpoint without its mapping", number(flows), "0");
+    }
+  }
+
   void check_counts() {
     // A directory of the greatest depth has left its last page behind.
     const uint32_t left_behind = header_.depth == kMaxDepth ? 1 : 0;
     check_count("flows", header_.flows, flows_);
+    check_count("records that are no flows", header_.keyed, keyed_);
     check_count("record pages", header_.record_pages, record_pages_.size());
     check_count("extent pages", header_.extent_pages, extent_place_.size());
     check_count("index pages", header_.index_pages, index_pages_ + left_behind);
@@ -381,7 +408,10 @@ class BucketCheck {
   std::unordered_map<uint32_t, size_t> extent_place_;  // extent page: its number among them
   std::vector<bool> block_seen_;                       // of the extent pages
   std::vector<std::pair<uint64_t, RecordId>> inside_, outside_;  // hashes of live records' keys
+  std::vector<RecordId> hosts_;
+  std::unordered_map<uint64_t, uint64_t> guests_;  // hash of the endpoint's key: how many
   uint64_t flows_ = 0;
+  uint64_t keyed_ = 0;
   uint64_t used_records_ = 0;
   uint32_t index_pages_ = 0;
 };

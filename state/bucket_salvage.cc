@@ -6,6 +6,7 @@
 
 #include "state/extent_reader.h"
 #include "state/flow_text.h"
+#include "state/index_keys.h"
 #include "state/persistence.h"
 #include "state/pool_check.h"
 #include "state/record_checksum.h"
@@ -101,10 +102,11 @@ bool BucketSalvage::is_indexed(RecordId id, const FlowRecord& record) const {
   const auto found = tags_.find(id);
   if (found == tags_.end()) return false;
   const HashSecret secret = regions_.superblock().secret;
-  const uint32_t inside = hash_tag(hash_key(record.inside_key, secret));
-  const uint32_t outside = hash_tag(hash_key(record.outside_key, secret));
-  return std::ranges::any_of(found->second,
-                             [&](uint32_t tag) { return tag == inside || tag == outside; });
+  const IndexKeys keys = index_keys(record);
+  return std::ranges::any_of(found->second, [&](uint32_t tag) {
+    return std::ranges::any_of(
+        keys, [&](const FlowKey& key) { return tag == hash_tag(hash_key(key, secret)); });
+  });
 }
 
 // Does the header count as many flows as there are where it says that records are in use? Then they
@@ -115,14 +117,16 @@ bool BucketSalvage::header_tells_the_truth() const {
   if (std::ranges::find(record_pages_, header.record_page) == record_pages_.end()) {
     return header.record_page == 0 && record_pages_.empty();
   }
-  uint64_t live = 0;
+  uint64_t live = 0, keyed = 0;
   for (const uint32_t page : record_pages_) {
     const uint32_t used = page == header.record_page ? header.records_used : kRecordsPerPage;
     for (uint32_t i = 0; i < used; ++i) {
-      live += regions_.record(record_id(page, i)).phase != FlowPhase::kFree ? 1 : 0;
+      const FlowRecord& record = regions_.record(record_id(page, i));
+      live += is_flow(record) ? 1 : 0;
+      keyed += record.phase == FlowPhase::kKeyed ? 1 : 0;
     }
   }
-  return live == header.flows;
+  return live == header.flows && keyed == header.keyed;
 }
 
 bool BucketSalvage::was_in_use(uint32_t page, uint32_t place, bool header_is_true) const {
@@ -153,10 +157,13 @@ void BucketSalvage::judge(RecordId id, bool in_use, const LostFlow& lost) {
     return;  // never used, or nothing says that it was
   }
   judged_.insert(id);
-  const bool fits = whole && record.phase <= FlowPhase::kClosed && record.bucket == bucket_ &&
-                    record.inside_key.side == Side::kInside &&
-                    record.outside_key.side == Side::kOutside &&
+  const IndexKeys keys = index_keys(record);
+  const bool fits = whole && record.phase <= FlowPhase::kKeyed && record.bucket == bucket_ &&
+                    keys.keys[0].side == Side::kInside &&
+                    (keys.count == 1 || keys.keys[1].side == Side::kOutside) &&
                     (!record.is_wide() || has_its_folds(record, regions_.superblock().secret));
+  // An endpoint without a flow of its own is known again when its other flows are put back.
+  if (fits && record.phase == FlowPhase::kKeyed && record.users != 0) return;
   const auto extent =
       record.extent == 0 ? std::vector<std::byte>{} : whole_extent(regions_, id, record.extent);
   if (fits && extent) {
@@ -194,15 +201,14 @@ void BucketSalvage::give_up_twins(const LostFlow& lost) {
   std::vector<Kept> single;
   for (Kept* kept : newest_first) {
     const FlowRecord& record = kept->record;
-    const std::string inside = bytes_of(record, record.inside_key);
-    const std::string outside = bytes_of(record, record.outside_key);
-    if (keys.contains(inside) || keys.contains(outside)) {
+    const IndexKeys own = index_keys(record);
+    if (std::ranges::any_of(
+            own, [&](const FlowKey& key) { return keys.contains(bytes_of(record, key)); })) {
       lost("a second flow with a key of another: " + inside_text(record) + ", outside " +
            outside_text(record));
       continue;
     }
-    keys.insert(inside);
-    keys.insert(outside);
+    for (const FlowKey& key : own) keys.insert(bytes_of(record, key));
     single.push_back(std::move(*kept));
   }
   kept_ = std::move(single);
@@ -219,11 +225,21 @@ void BucketSalvage::take_out(Persistence& persistence) const {
   }
 }
 
+FlowTable::Opened BucketSalvage::reopen(FlowTable& table, const FlowRecord& kept) const {
+  if (kept.phase == FlowPhase::kKeyed) {
+    const bool has_second = index_keys(kept).count == 2;
+    return table.open_keyed(bucket_, kept.inside_key, has_second ? &kept.outside_key : nullptr);
+  }
+  return kept.users == 0 ? table.open(bucket_, kept.inside_key, kept.outside_key,
+                                      kept.is_wide() ? &kept.addresses : nullptr)
+                         : table.open_mapped(bucket_, kept.inside_key, kept.outside_key,
+                                             (kept.users & kUnleased) == 0);
+}
+
 size_t BucketSalvage::put_back(FlowTable& table, const LostFlow& lost) const {
   size_t put_back = 0;
   for (const auto& [kept, extent] : kept_) {
-    const auto opened = table.open(bucket_, kept.inside_key, kept.outside_key,
-                                   kept.is_wide() ? &kept.addresses : nullptr);
+    const auto opened = reopen(table, kept);
     if (opened.status != OpenStatus::kOk) {
       lost("no room for " + inside_text(kept));
       continue;
@@ -238,7 +254,7 @@ size_t BucketSalvage::put_back(FlowTable& table, const LostFlow& lost) const {
     table.store_soft(opened.id, 0, kept.soft);
     const OpenStatus status = table.set_extent(opened.id, extent);
     if (status == OpenStatus::kOk) {
-      ++put_back;
+      put_back += is_flow(kept) ? 1 : 0;
     } else {
       lost("no room for the extent of " + inside_text(kept));
       table.close(opened.id);

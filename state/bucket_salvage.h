@@ -49,6 +49,7 @@ class BucketSalvage {
   bool was_in_use(uint32_t page, uint32_t place, bool header_is_true) const;
   bool header_tells_the_truth() const;
   bool is_indexed(RecordId id, const FlowRecord& record) const;
+  FlowTable::Opened reopen(FlowTable& table, const FlowRecord& kept) const;
   void give_up_missing(const LostFlow& lost) const;
   void give_up_twins(const LostFlow& lost);
 

@@ -40,6 +40,10 @@ constexpr Side opposite(Side side) {
 
 enum class Family : uint8_t { kIpv4 = 0, kIpv6 = 6 };
 
+// Marks of keys that no packet has, for records that are found by them.
+inline constexpr uint8_t kEndpointMark = 1;  // an endpoint: the remote half is zero
+inline constexpr uint8_t kKeyedMark = 2;     // and above: state of a function beside the flows
+
 // 16 bytes, no padding, compared and hashed as two 64-bit words.
 // TCP, UDP: ports. ICMP echo: the identifier is in src_port and dst_port is 0 for packets from the
 // inside; from the outside the identifier is in dst_port and src_port is 0 (so that the reversed
@@ -64,6 +68,20 @@ struct FlowKey {
   }
 };
 static_assert(sizeof(FlowKey) == 16);
+
+// The local endpoint of a flow: what its key says of the inside host, or of the external endpoint
+// that stands for it.
+constexpr FlowKey endpoint_key(FlowKey key) {
+  if (key.side == Side::kInside) {
+    key.dst = {};
+    key.dst_port = {};
+  } else {
+    key.src = {};
+    key.src_port = {};
+  }
+  key.mark = kEndpointMark;
+  return key;
+}
 
 // Secret of the keyed hash: drawn at random when a pool is formatted, kept in its superblock, so
 // that nobody outside can aim flows at one bucket or one index group.

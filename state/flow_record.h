@@ -22,6 +22,7 @@ enum class FlowPhase : uint8_t {
   kClosingInside = 3,   // TCP FIN seen from the inside only
   kClosingOutside = 4,  // TCP FIN seen from the outside only
   kClosed = 5,          // TCP FIN from both sides, or RST
+  kKeyed = 6,           // not a flow: state under a key of its own (state/index_keys.h)
 };
 
 inline constexpr size_t kHardStateBytes = 64;
@@ -29,16 +30,18 @@ inline constexpr size_t kSoftStateBytes = 32;
 
 struct alignas(64) FlowRecord {
   // Line 0.
-  FlowKey inside_key;   // +0  as seen by the inside port
-  FlowKey outside_key;  // +16 as seen by the outside port (addresses after translation)
-  FlowPhase phase;      // +32
-  Side initiator;       // +33 side that the flow's first packet came from
-  uint16_t bucket;      // +34 bucket within the chain
-  uint32_t checksum;    // +36 state/record_checksum.h; set by the commit
-  uint32_t revision;    // +40 revision of the chain that opened or last accepted the flow
-  uint32_t opened_s;    // +44 Unix time, seconds
-  // +48 next record of the bucket's free list (record id, 0 ends it); 0 while in use
-  uint32_t next_free;
+  FlowKey inside_key;    // +0  as seen by the inside port
+  FlowKey outside_key;   // +16 as seen by the outside port (addresses after translation)
+  FlowPhase phase;       // +32
+  Side initiator;        // +33 side that the flow's first packet came from
+  uint16_t bucket;       // +34 bucket within the chain
+  uint32_t checksum;     // +36 state/record_checksum.h; set by the commit
+  uint32_t revision;     // +40 revision of the chain that opened or last accepted the flow
+  uint32_t opened_s;     // +44 Unix time, seconds
+  union {                // +48
+    uint32_t next_free;  // while free: next record of the bucket's free list (0 ends it)
+    uint32_t users;      // while in use: state/index_keys.h
+  };
   uint32_t extent;       // +52 variable-size state; 0: none
   uint32_t last_seen_s;  // +56 Unix time, seconds. Soft: stored in place, never logged
   // +60 odd while the record changes in place. Soft: for readers of other processes

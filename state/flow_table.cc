@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <array>
 #include <cassert>
+#include <cstring>
 #include <vector>
 
 #include "state/bucket_index.h"
 #include "state/extents.h"
+#include "state/index_keys.h"
 #include "state/layout_table.h"
 #include "state/page_claims.h"
 #include "state/planted_bug.h"
@@ -20,8 +22,8 @@ namespace flowkeep {
 namespace {
 
 // An opening stages its record (3), its bucket (1), for each of its two keys an index group or two,
-// and now and then a directory line or two for a split.
-constexpr uint32_t kLinesPerChange = 9;
+// and now and then a directory line or two for a split; a guest's also its endpoint's host (2).
+constexpr uint32_t kLinesPerChange = 11;
 constexpr uint32_t kLinesInReserve = 64;
 constexpr uint32_t kClaimsPerChange = 3;
 
@@ -54,10 +56,17 @@ struct FlowTable::Impl {
   bool is_of(RecordId id, const FlowKey& key, const WideAddresses* addresses) const {
     const FlowRecord& record = view(id);
     const bool is_inside = key.side == Side::kInside;
-    if (!((is_inside ? record.inside_key : record.outside_key) == key)) return false;
-    if (key.family != Family::kIpv6) [[likely]]
+    const FlowKey& own = is_inside ? record.inside_key : record.outside_key;
+    if (key.mark == kEndpointMark) return is_host(record) && endpoint_key(own) == key;
+    if (!(own == key) || (key.mark != 0) != (record.phase == FlowPhase::kKeyed)) return false;
+    if (key.family != Family::kIpv6 || key.mark != 0) [[likely]]
       return true;
     return record.addresses == (is_inside ? *addresses : addresses->reversed());
+  }
+  RecordId find(uint32_t bucket, const FlowKey& key,
+                const WideAddresses* addresses = nullptr) const {
+    return index.find(bucket, hash_tag(hash_key(key, secret)),
+                      [&](RecordId id) { return is_of(id, key, addresses); });
   }
   void use_log(uint32_t number);
   void write_redo_record(BurstPositions after);
@@ -65,6 +74,16 @@ struct FlowTable::Impl {
   RecordId free_record(uint32_t bucket) const;
   bool may_take(uint32_t bucket, RecordId id) const;
   void take_record(uint32_t bucket, RecordId id);
+  Opened open_record(uint32_t bucket, const FlowRecord& content);
+  Opened reopen_host(RecordId id, const FlowKey& inside, const FlowKey& outside);
+  void leave_host(RecordId id);
+  void leave_endpoint(RecordId guest);
+  void free_record_of(RecordId id);
+  bool is_sound(RecordId id) const;
+  void clear_soft(RecordId id) {
+    constexpr uint8_t kNoSoftState[kSoftStateBytes] = {};
+    persistence.store(regions.record(id).soft, kNoSoftState, sizeof(kNoSoftState));
+  }
   bool is_record_page(uint32_t bucket, uint32_t page) const;
 
   const Regions regions;
@@ -125,12 +144,20 @@ void FlowTable::prefetch_record(uint32_t bucket, uint64_t hash) const {
   impl_->index.prefetch_record(bucket, hash_tag(hash));
 }
 
-RecordId FlowTable::find(uint32_t bucket, const FlowKey& key, uint64_t hash,
-                         const WideAddresses* addresses) const {
-  assert(key.family != Family::kIpv6 || addresses != nullptr);
+RecordId FlowTable::find_indexed(uint32_t bucket, const FlowKey& key, uint64_t hash,
+                                 const WideAddresses* addresses) const {
+  assert(key.family != Family::kIpv6 || key.mark != 0 || addresses != nullptr);
   impl_->flush.some();
   return impl_->index.find(bucket, hash_tag(hash),
                            [&](RecordId id) { return impl_->is_of(id, key, addresses); });
+}
+
+RecordId FlowTable::find(uint32_t bucket, const FlowKey& key, uint64_t hash,
+                         const WideAddresses* addresses) const {
+  const RecordId id = find_indexed(bucket, key, hash, addresses);
+  if (id != 0 || key.mark != 0 || key.family != Family::kIpv4) return id;
+  const RecordId host = impl_->find(bucket, endpoint_key(key));
+  return host != 0 && impl_->is_of(host, key, nullptr) ? host : 0;
 }
 
 const FlowRecord& FlowTable::record(RecordId id) const {
@@ -150,50 +177,114 @@ FlowTable::Opened FlowTable::open(uint32_t bucket, const FlowKey& inside, const 
                                   const WideAddresses* addresses) {
   assert((inside.family == Family::kIpv6) == (addresses != nullptr));
   assert(inside.side == Side::kInside && outside.side == Side::kOutside);
-  assert(impl_->sequence != 0);  // it has a log
-  assert(!impl_->committed);
+  FlowRecord content = {};
+  content.inside_key = inside;
+  content.outside_key = outside;
+  content.phase = FlowPhase::kOpening;
+  if (addresses != nullptr) content.addresses = *addresses;
+  return impl_->open_record(bucket, content);
+}
+
+FlowTable::Opened FlowTable::open_mapped(uint32_t bucket, const FlowKey& inside,
+                                         const FlowKey& outside, bool leased) {
+  assert(inside.family == Family::kIpv4);
+  const RecordId host = impl_->find(bucket, endpoint_key(inside));
+  FlowRecord content = {};
+  content.inside_key = inside;
+  content.outside_key = outside;
+  content.phase = FlowPhase::kOpening;
+  content.users = (host == 0 ? 1 : kGuest) | (leased ? 0 : kUnleased);
+  if (host == 0) return impl_->open_record(bucket, content);
+  const FlowRecord& found = record(host);
+  if (!(endpoint_key(found.outside_key) == endpoint_key(outside)) || found.inside_key == inside) {
+    return {OpenStatus::kKeyExists, 0};
+  }
   if (!has_room(1)) return {OpenStatus::kWriteSetFull, 0};
-  const uint64_t inside_hash = hash_key(inside, impl_->secret);
-  const uint64_t outside_hash = hash_key(outside, impl_->secret);
+  if (found.phase == FlowPhase::kKeyed) {
+    if (impl_->find(bucket, inside) != 0) return {OpenStatus::kKeyExists, 0};
+    return impl_->reopen_host(host, inside, outside);
+  }
+  const Opened opened = impl_->open_record(bucket, content);
+  if (opened.status == OpenStatus::kOk) ++stage(host).users;
+  return opened;
+}
+
+FlowTable::Opened FlowTable::open_keyed(uint32_t bucket, const FlowKey& key,
+                                        const FlowKey* second) {
+  assert(key.side == Side::kInside && key.mark >= kKeyedMark);
+  assert(second == nullptr || (second->side == Side::kOutside && second->mark >= kKeyedMark));
+  FlowRecord content = {};
+  content.inside_key = key;
+  if (second != nullptr) content.outside_key = *second;
+  content.phase = FlowPhase::kKeyed;
+  return impl_->open_record(bucket, content);
+}
+
+// `content`: keys, phase and users of the new record.
+FlowTable::Opened FlowTable::Impl::open_record(uint32_t bucket, const FlowRecord& content) {
+  assert(sequence != 0);  // it has a log
+  assert(!committed);
+  if (write_set.room() < kLinesPerChange + kLinesInReserve || claims.room() < kClaimsPerChange) {
+    return {OpenStatus::kWriteSetFull, 0};
+  }
+  const IndexKeys keys = index_keys(content);
   // All that will be missed in the cache, at once.
-  impl_->index.prefetch_both_groups(bucket, hash_tag(inside_hash));
-  impl_->index.prefetch_both_groups(bucket, hash_tag(outside_hash));
-  const FlowRecord& next_free = impl_->regions.record(impl_->free_record(bucket));
+  std::array<uint32_t, 2> tags = {};
+  for (uint32_t i = 0; i < keys.count; ++i) {
+    tags[i] = hash_tag(hash_key(keys.keys[i], secret));
+    index.prefetch_both_groups(bucket, tags[i]);
+  }
+  const FlowRecord& next_free = regions.record(free_record(bucket));
   __builtin_prefetch(&next_free);
   __builtin_prefetch(next_free.hard);
   __builtin_prefetch(next_free.soft, 1);
-  const WideAddresses reversed = addresses == nullptr ? WideAddresses{} : addresses->reversed();
-  if (find(bucket, inside, inside_hash, addresses) != 0 ||
-      find(bucket, outside, outside_hash, &reversed) != 0) {
-    return {OpenStatus::kKeyExists, 0};
+  const WideAddresses addresses[] = {content.addresses, content.addresses.reversed()};
+  for (uint32_t i = 0; i < keys.count; ++i) {
+    const auto same = [&](RecordId id) { return is_of(id, keys.keys[i], &addresses[i]); };
+    if (index.find(bucket, tags[i], same) != 0) return {OpenStatus::kKeyExists, 0};
   }
   // What may fail comes first. Growth that turns out not to be needed stays the bucket's.
-  BucketIndex& index = impl_->index;
-  OpenStatus status = impl_->ensure_free_record(bucket);
+  OpenStatus status = ensure_free_record(bucket);
   if (status != OpenStatus::kOk) return {status, 0};
-  const RecordId id = impl_->free_record(bucket);
-  if (!impl_->may_take(bucket, id)) {
-    ++impl_->damage.met;
+  const RecordId id = free_record(bucket);
+  if (!may_take(bucket, id)) {
+    ++damage.met;
     return {OpenStatus::kPoolDamaged, 0};
   }
-  status = index.insert(bucket, hash_tag(inside_hash), id, impl_->sequence);
-  if (status == OpenStatus::kPoolDamaged) ++impl_->damage.met;
-  if (status != OpenStatus::kOk) return {status, 0};
-  status = index.insert(bucket, hash_tag(outside_hash), id, impl_->sequence);
-  if (status != OpenStatus::kOk) {
-    index.remove(bucket, hash_tag(inside_hash), id);
+  for (uint32_t i = 0; i < keys.count; ++i) {
+    status = index.insert(bucket, tags[i], id, sequence);
+    if (status == OpenStatus::kOk) continue;
+    if (i == 1) index.remove(bucket, tags[0], id);
+    if (status == OpenStatus::kPoolDamaged) ++damage.met;
     return {status, 0};
   }
   const bool never_used = index.header(bucket).free_record == 0;
-  impl_->take_record(bucket, id);
-  FlowRecord& record = impl_->write_set.stage_fresh_record(record_line(id), never_used);
+  take_record(bucket, id);
+  FlowRecord& record = write_set.stage_fresh_record(record_line(id), never_used);
+  record.inside_key = content.inside_key;
+  record.outside_key = content.outside_key;
+  record.phase = content.phase;
+  record.users = content.users;
+  record.bucket = static_cast<uint16_t>(bucket);
+  if (content.is_wide()) record.addresses = content.addresses;
+  clear_soft(id);
+  BucketHeader& header = index.stage_header(bucket);
+  ++(content.phase == FlowPhase::kKeyed ? header.keyed : header.flows);
+  return {OpenStatus::kOk, id};
+}
+
+// A flow of an endpoint whose host has ended.
+FlowTable::Opened FlowTable::Impl::reopen_host(RecordId id, const FlowKey& inside,
+                                               const FlowKey& outside) {
+  FlowRecord& record = write_set.stage_record(record_line(id));
   record.inside_key = inside;
   record.outside_key = outside;
   record.phase = FlowPhase::kOpening;
-  record.bucket = static_cast<uint16_t>(bucket);
-  if (addresses != nullptr) record.addresses = *addresses;
-  constexpr uint8_t kNoSoftState[kSoftStateBytes] = {};
-  store_soft(id, 0, kNoSoftState);
+  ++record.users;
+  BucketHeader& header = index.stage_header(record.bucket);
+  ++header.flows;
+  --header.keyed;
+  clear_soft(id);
   return {OpenStatus::kOk, id};
 }
 
@@ -231,7 +322,6 @@ void FlowTable::Impl::take_record(uint32_t bucket, RecordId id) {
   } else {
     ++header.records_used;
   }
-  ++header.flows;
 }
 
 FlowRecord& FlowTable::stage(RecordId id) {
@@ -240,25 +330,64 @@ FlowRecord& FlowTable::stage(RecordId id) {
 }
 
 void FlowTable::close(RecordId id) {
-  FlowRecord& record = stage(id);
-  const uint32_t bucket = record.bucket;
-  if (record.phase == FlowPhase::kFree || bucket >= kMaxBuckets ||
-      !impl_->is_record_page(bucket, record_page(id))) {
-    ++impl_->damage.met;
+  assert(id != 0 && !impl_->committed);
+  Impl& self = *impl_;
+  if (!self.is_sound(id)) {
+    ++self.damage.met;
     return;
   }
-  if (record.extent != 0) impl_->extents.release(bucket, record.extent);
-  record.extent = 0;
-  for (const FlowKey& key : {record.inside_key, record.outside_key}) {
-    if (!impl_->index.remove(bucket, hash_tag(hash_key(key, impl_->secret)), id)) {
-      ++impl_->damage.met;
-    }
+  const FlowRecord& record = self.view(id);
+  if (record.extent != 0) {
+    self.extents.release(record.bucket, record.extent);
+    stage(id).extent = 0;
   }
-  BucketHeader& header = impl_->index.stage_header(bucket);
+  if (is_host(record) && user_count(record) > 1) return self.leave_host(id);
+  if (is_guest(record)) self.leave_endpoint(id);
+  self.free_record_of(id);
+}
+
+bool FlowTable::Impl::is_sound(RecordId id) const {
+  const FlowRecord& record = view(id);
+  const bool is_idle_host = record.phase == FlowPhase::kKeyed && record.users != 0;
+  return record.phase != FlowPhase::kFree && !is_idle_host && record.bucket < kMaxBuckets &&
+         is_record_page(record.bucket, record_page(id));
+}
+
+// The host's own flow ends, and it stays for the others.
+void FlowTable::Impl::leave_host(RecordId id) {
+  FlowRecord& record = write_set.stage_record(record_line(id));
+  record.inside_key = endpoint_key(record.inside_key);
+  record.outside_key = endpoint_key(record.outside_key);
+  record.phase = FlowPhase::kKeyed;
+  --record.users;
+  std::memset(record.hard, 0, sizeof(record.hard));
+  BucketHeader& header = index.stage_header(record.bucket);
+  --header.flows;
+  ++header.keyed;
+}
+
+void FlowTable::Impl::leave_endpoint(RecordId guest) {
+  const uint32_t bucket = view(guest).bucket;
+  const RecordId host = find(bucket, endpoint_key(view(guest).inside_key));
+  if (host == 0) {
+    ++damage.met;
+    return;
+  }
+  if (view(host).phase == FlowPhase::kKeyed && user_count(view(host)) == 1)
+    return free_record_of(host);
+  --write_set.stage_record(record_line(host)).users;
+}
+
+void FlowTable::Impl::free_record_of(RecordId id) {
+  FlowRecord& record = write_set.stage_record(record_line(id));
+  for (const FlowKey& key : index_keys(record)) {
+    if (!index.remove(record.bucket, hash_tag(hash_key(key, secret)), id)) ++damage.met;
+  }
+  BucketHeader& header = index.stage_header(record.bucket);
+  --(record.phase == FlowPhase::kKeyed ? header.keyed : header.flows);
   record.phase = FlowPhase::kFree;
   record.next_free = header.free_record;
   header.free_record = id;
-  --header.flows;
 }
 
 void FlowTable::touch(RecordId id, uint32_t now_s) {
@@ -331,6 +460,14 @@ bool FlowTable::lease_acquire(uint32_t address_index, uint32_t block, uint32_t b
   impl_->persistence.flush(word, sizeof(*word));
   impl_->lease_acquired = true;
   return true;
+}
+
+void FlowTable::lease_release(uint32_t address_index, uint32_t block, uint32_t bucket) {
+  assert(address_index < kMaxExternalAddresses && block < kPortBlocks);
+  assert(impl_->write_set.empty() && !impl_->committed);
+  uint32_t* word = &impl_->regions.leases(impl_->chain)[address_index * kPortBlocks + block];
+  if (!impl_->persistence.compare_and_swap(word, bucket + 1, 0u)) return;
+  impl_->persistence.flush(word, sizeof(*word));
 }
 
 // ---- Commit.
@@ -434,6 +571,14 @@ FlowTable::Damage FlowTable::damage() const {
 
 uint32_t FlowTable::flows(uint32_t bucket) const {
   return impl_->index.header(bucket).flows;
+}
+
+uint32_t FlowTable::keyed(uint32_t bucket) const {
+  return impl_->index.header(bucket).keyed;
+}
+
+uint32_t FlowTable::buckets() const {
+  return impl_->regions.chain(impl_->chain).buckets;
 }
 
 HashSecret FlowTable::hash_secret() const {

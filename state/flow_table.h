@@ -59,8 +59,11 @@ class FlowTable {
   void prefetch_index(uint32_t bucket, uint64_t hash) const;
   // Prefetches the record that the index suggests; may be wrong, costs nothing if it is.
   void prefetch_record(uint32_t bucket, uint64_t hash) const;
-  // Sees what this burst has staged. 0 if there is no such flow. `addresses`: of an IPv6 key, as a
-  // packet that has this key has them; not looked at for IPv4.
+  // What the index has under this very key (state/index_keys.h), as this burst sees it. 0: nothing.
+  // `addresses`: of an IPv6 key, as a packet that has this key has them; not looked at for IPv4.
+  RecordId find_indexed(uint32_t bucket, const FlowKey& key, uint64_t hash,
+                        const WideAddresses* addresses = nullptr) const;
+  // The flow with this key, also one that is found by its endpoint. 0 if there is no such flow.
   RecordId find(uint32_t bucket, const FlowKey& key, uint64_t hash,
                 const WideAddresses* addresses = nullptr) const;
 
@@ -80,9 +83,17 @@ class FlowTable {
   };
   Opened open(uint32_t bucket, const FlowKey& inside, const FlowKey& outside,
               const WideAddresses* addresses = nullptr);
+  // The same for a flow of IPv4 whose endpoint has one name outside for all of its flows.
+  // kKeyExists: it has another one already, or this one is another endpoint's.
+  // `leased`: the outside name is from a block of ports that the bucket leases.
+  Opened open_mapped(uint32_t bucket, const FlowKey& inside, const FlowKey& outside,
+                     bool leased = true);
+  // A record that is no flow. Both keys carry kKeyedMark or more; `second` may be null.
+  Opened open_keyed(uint32_t bucket, const FlowKey& key, const FlowKey* second = nullptr);
   // A staged copy to change; the first call copies the record's lines into the write set.
   FlowRecord& stage(RecordId id);
-  // Removes both index entries, puts the record on the free list and frees its extent.
+  // Removes its index entries, puts the record on the free list and frees its extent. The endpoint
+  // of a flow that was mapped stays known as long as it has another flow.
   void close(RecordId id);
   // Soft: stores last_seen_s in place (and in the staged copy, if any). No log, no flush.
   void touch(RecordId id, uint32_t now_s);
@@ -114,6 +125,10 @@ class FlowTable {
   // Claims a free block for the bucket; durable no later than the next commit.
   bool lease_acquire(uint32_t address_index, uint32_t block, uint32_t bucket);
 
+  // Gives a block back that no committed flow of the bucket uses. Nothing may be staged. After a
+  // power failure the block may be the bucket's again.
+  void lease_release(uint32_t address_index, uint32_t block, uint32_t bucket);
+
   // ---- Commit.
   // open() and close() count as changes of one; a has_room(n) that said yes holds unless the index
   // of a bucket grows very unevenly, and then open() says kWriteSetFull, with nothing changed.
@@ -129,7 +144,8 @@ class FlowTable {
   void abandon();
 
   // ---- Expiry: looks at up to `records` records of the bucket, continuing where the last call for
-  // that bucket ended, and reports each live one to `visit(id, record)`; visit may close it.
+  // that bucket ended, and reports each one in use to `visit(id, record)`, flow or not; visit may
+  // close it.
   template <typename Visit>
   void sweep(uint32_t bucket, uint32_t records, Visit&& visit);
 
@@ -143,6 +159,8 @@ class FlowTable {
   Damage damage() const;
 
   uint32_t flows(uint32_t bucket) const;  // live flows of the bucket, staged changes included
+  uint32_t keyed(uint32_t bucket) const;  // records in use that are no flows
+  uint32_t buckets() const;               // of the chain
   HashSecret hash_secret() const;
 
  private:

@@ -10,8 +10,8 @@ namespace flowkeep {
 
 namespace {
 
-constexpr std::array<std::string_view, 6> kPhases = {
-    "free", "opening", "established", "closing_inside", "closing_outside", "closed"};
+constexpr std::array<std::string_view, 7> kPhases = {
+    "free", "opening", "established", "closing_inside", "closing_outside", "closed", "keyed"};
 constexpr std::array<std::string_view, 8> kTerms = {"proto", "src",      "dst",   "sport",
                                                     "dport", "external", "phase", "bucket"};
 
@@ -111,7 +111,7 @@ Result<FlowFilter> FlowFilter::parse(const std::string& text) {
     if (name == "phase" && std::ranges::find(kPhases, value) == kPhases.end()) {
       return invalid("filter", "\"" + value +
                                    "\" is no phase; accepted: opening, established, "
-                                   "closing_inside, closing_outside, closed");
+                                   "closing_inside, closing_outside, closed, keyed");
     }
     filter.terms_.push_back({name, value});
   }

@@ -106,7 +106,7 @@ struct alignas(kLineBytes) BucketHeader {
   uint32_t root_page;     // +0  depth 0: the only segment; otherwise the directory page; 0 none
   uint32_t depth;         // +4  of the directory
   uint32_t free_record;   // +8  first record of the free list; 0 none
-  uint32_t flows;         // +12 live records
+  uint32_t flows;         // +12 live flows
   uint32_t record_page;   // +16 newest record page, the others follow by the page table; 0 none
   uint32_t records_used;  // +20 records of record_page handed out at least once
   uint32_t record_pages;  // +24
@@ -114,7 +114,8 @@ struct alignas(kLineBytes) BucketHeader {
   uint32_t free_block;    // +32 first block of the free list of extent blocks; 0 none
   uint32_t extent_page;   // +36 newest extent page, the others follow by the page table; 0 none
   uint32_t extent_pages;  // +40
-  uint8_t reserved[20];   // +44 zero
+  uint32_t keyed;         // +44 records in use that are no flows
+  uint8_t reserved[16];   // +48 zero
 };
 static_assert(sizeof(BucketHeader) == 64);
 

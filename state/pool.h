@@ -129,7 +129,7 @@ class Pool {
   // changes while it is read is skipped or seen whole (it is copied and re-checked).
   void for_each_flow(uint32_t chain_index,
                      const std::function<bool(const FlowRecord&)>& visit) const;
-  // The same, with each record's id.
+  // Each record in use, those that are no flows (FlowPhase::kKeyed) included, with its id.
   void for_each_record(uint32_t chain_index,
                        const std::function<bool(uint32_t, const FlowRecord&)>& visit) const;
   uint64_t count_flows(uint32_t chain_index) const;  // from the bucket headers
@@ -145,8 +145,8 @@ class Pool {
   explicit Pool(std::unique_ptr<Impl> impl);
   void finish_dropping_chains();
   void retire_records_of(uint32_t chain);
-  bool for_each_flow_of(uint32_t chain, uint32_t bucket,
-                        const std::function<bool(uint32_t, const FlowRecord&)>& visit) const;
+  bool for_each_record_of(uint32_t chain, uint32_t bucket,
+                          const std::function<bool(uint32_t, const FlowRecord&)>& visit) const;
   std::unique_ptr<Impl> impl_;
 };
 

@@ -158,7 +158,9 @@ void Pool::retire_records_of(uint32_t chain) {
 
 void Pool::for_each_flow(uint32_t chain_index,
                          const std::function<bool(const FlowRecord&)>& visit) const {
-  for_each_record(chain_index, [&](uint32_t, const FlowRecord& record) { return visit(record); });
+  for_each_record(chain_index, [&](uint32_t, const FlowRecord& record) {
+    return record.phase == FlowPhase::kKeyed || visit(record);
+  });
 }
 
 void Pool::for_each_record(uint32_t chain_index,
@@ -167,12 +169,12 @@ void Pool::for_each_record(uint32_t chain_index,
   const Regions& regions = impl_->regions;
   const uint32_t buckets = regions.chain(chain_index).buckets;
   for (uint32_t bucket = 0; bucket < buckets && bucket < kMaxBuckets; ++bucket) {
-    if (!for_each_flow_of(chain_index, bucket, visit)) return;
+    if (!for_each_record_of(chain_index, bucket, visit)) return;
   }
 }
 
-bool Pool::for_each_flow_of(uint32_t chain, uint32_t bucket,
-                            const std::function<bool(uint32_t, const FlowRecord&)>& visit) const {
+bool Pool::for_each_record_of(uint32_t chain, uint32_t bucket,
+                              const std::function<bool(uint32_t, const FlowRecord&)>& visit) const {
   const Regions& regions = impl_->regions;
   const uint32_t tag = page_tag(PageKind::kRecords, chain, bucket);
   // The newest page and how much of it is in use are one word, and change together.

@@ -5,6 +5,7 @@
 
 #include "state/checksum.h"
 #include "state/flow_text.h"
+#include "state/index_keys.h"
 #include "state/layout_table.h"
 #include "state/redo_record.h"
 #include "state/superblock.h"
@@ -243,7 +244,8 @@ uint32_t port_block_of(const FlowRecord& flow) {
 }
 
 bool needs_lease(const FlowRecord& flow) {
-  return !(flow.outside_key == flow.inside_key.reversed()) &&
+  return (flow.users & kUnleased) == 0 && flow.inside_key.mark < kKeyedMark &&
+         !(flow.outside_key == flow.inside_key.reversed()) &&
          port_block_of(flow) >= kFirstLeasedBlock;
 }
 

@@ -11,6 +11,7 @@
 #include "state/bucket_salvage.h"
 #include "state/checksum.h"
 #include "state/flow_text.h"
+#include "state/index_keys.h"
 #include "state/layout_table.h"
 #include "state/pool_check.h"
 #include "state/record_checksum.h"
@@ -123,8 +124,9 @@ class Repair {
         if (!regions_.is_record(id)) continue;
         const FlowRecord& record = regions_.record(id);
         const auto entry_tag = static_cast<uint32_t>(entries[n] >> 32);
-        const bool fits = entry_tag == hash_tag(hash_key(record.inside_key, secret)) ||
-                          entry_tag == hash_tag(hash_key(record.outside_key, secret));
+        const bool fits = std::ranges::any_of(index_keys(record), [&](const FlowKey& key) {
+          return entry_tag == hash_tag(hash_key(key, secret));
+        });
         ++(fits ? explained : others);
       }
     }
@@ -381,7 +383,10 @@ class Repair {
     });
     for_each_live_record(
         regions_, chain, [&](uint32_t bucket, uint32_t id, const FlowRecord& flow) {
-          if (!needs_lease(flow) || lease_of(regions_, chain, bucket, flow)) return;
+          // An endpoint whose host has ended goes with its last flow.
+          if (!is_flow(flow) || !needs_lease(flow) || lease_of(regions_, chain, bucket, flow)) {
+            return;
+          }
           const std::string where = bucket_label(regions_, chain, bucket);
           const uint32_t address = flow.outside_key.dst.raw, block = port_block_of(flow);
           const auto& indexes = votes[address];

@@ -98,6 +98,17 @@ def test_documents_show_the_source_as_it_is():
            if "\n" + text not in "\n" + _read(os.path.join(paths.ROOT, name)) + "\n"], "documents show the source as it is")
 
 
+def test_tests_named_for_requirements_exist():
+    """Every `Suite.Name` of docs/nat44.md is a GoogleTest of nfs/ or dataplane/."""
+    defined = set()
+    for path in _files("nfs", "dataplane", endings=("_test.cc",)):
+        defined.update(f"{suite}.{name}" for suite, name in
+                       re.findall(r"^TEST(?:_F|_P)?\(\s*(\w+),\s*(\w+)\)", _read(path), re.M))
+    named = re.findall(r"`([A-Z]\w+\.[A-Z]\w+)`", _read(os.path.join(paths.ROOT, "docs", "nat44.md")))
+    assert named, "docs/nat44.md names no test"
+    _none([name for name in named if name not in defined], "docs/nat44.md names tests that are there")
+
+
 def test_code_is_formatted():
     if not shutil.which("clang-format"):
         raise Skipped("clang-format is not installed")

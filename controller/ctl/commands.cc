@@ -456,8 +456,10 @@ int run_logs(const Session& session) {
         print_json(session.out, event);
         continue;
       }
-      session.out << time_text(event.at_s()) << "  " << event.name() << "  " << event.packet()
-                  << '\n';
+      session.out << time_text(event.at_s()) << "  " << event.name() << "  " << event.packet();
+      for (const uint64_t value : event.values())
+        if (value != 0) session.out << "  " << value;
+      session.out << '\n';
     }
     if (request.after_size() > 0 && report->events_lost() > 0)
       session.err << "flowkeepctl: " << report->events_lost() << " events are lost\n";

@@ -26,8 +26,9 @@ Bytes message(uint8_t type, uint8_t flags, uint8_t option, const Ipv6Address& ta
   made[4] = flags;
   std::copy(target.begin(), target.end(), made.begin() + 8);
   if (option == 0) return made;
-  made.insert(made.end(), {option, 1});
-  made.insert(made.end(), kMac.bytes.begin(), kMac.bytes.end());
+  made.push_back(option);
+  made.push_back(1);
+  for (const uint8_t byte : kMac.bytes) made.push_back(byte);
   return made;
 }
 

@@ -7,6 +7,7 @@
 #include "dataplane/switch/switch.h"
 #include "nfs/headers.h"
 #include "nfs/parse.h"
+#include "nfs/steering.h"
 
 namespace flowkeep {
 namespace {
@@ -245,7 +246,15 @@ void Switch::reenter(ChainBlock& chain, rte_mbuf* packet) {
 // bucket is the one that leased the external port; otherwise the destination is the inside endpoint
 // itself.
 bool Switch::find_bucket(const ChainBlock& chain, PacketMeta& meta, Be32 destination) const {
-  if (meta.side == Side::kOutside && chain.external_count > 0 && !meta.is_wide()) {
+  if (is_steered_by_lease(chain.external_count > 0, meta.key)) {
+    const std::span forwards(chain.forwards, chain.forward_count.load(std::memory_order_acquire));
+    if (const Forward* forward = find_forward(forwards, meta.key)) {
+      const FlowKey inside = inside_key_of(*forward, meta.key);
+      const Scope scope = chain.steer_by == SteerBy::kHost ? Scope::kHost : Scope::kEndpoint;
+      meta.bucket =
+          static_cast<uint32_t>(steering_hash(scope, inside, secret_)) & (chain.buckets - 1);
+      return true;
+    }
     for (uint32_t i = 0; i < chain.external_count; ++i) {
       if (!(chain.external[i] == destination)) continue;
       const uint32_t block = meta.key.dst_port.host() / kPortBlockPorts;

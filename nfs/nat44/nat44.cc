@@ -1,159 +1,181 @@
 #include "nfs/nat44/nat44.h"
 
 #include <algorithm>
+#include <array>
+#include <cassert>
 #include <string>
 #include <utility>
 
-#include "nfs/ipv4_prefix.h"
+#include "nfs/nat44/rewrite.h"
 
 namespace flowkeep {
 namespace {
 
-constexpr uint32_t kFirstLeasedPort = 1024;  // blocks 0 to 15 are never leased
-constexpr uint32_t kBlockPorts = kPortBlockPorts;
-// Ports tried in each block before one more block is leased, and when there is none to lease.
-constexpr uint32_t kProbes = 8;
-constexpr uint32_t kLastProbes = kBlockPorts;
-// A flood of new flows against a full range must not buy a walk of the whole range for each packet.
-constexpr uint32_t kMostBlocksProbed = 16;
-constexpr Be16 kNoPort{};
+constexpr std::array kProtocols = {kProtocolTcp, kProtocolUdp, kProtocolIcmp};
 
-Result<std::vector<Be32>> parse_addresses(const nfs::Nat44Config& config,
-                                          const std::string& field) {
-  std::vector<Be32> addresses;
-  for (int i = 0; i < config.external_addresses_size(); ++i) {
-    const std::string& text = config.external_addresses(i);
-    const std::string element = field + '[' + std::to_string(i) + ']';
-    const auto address = parse_ipv4_address(text);
-    if (!address) {
-      return invalid(element, '"' + text + "\" is no IPv4 address; accepted: such as 203.0.113.10");
-    }
-    const uint32_t first_octet = address->host() >> 24;
-    if (first_octet == 0 || first_octet == 127 || first_octet >= 224) {
-      return invalid(element, '"' + text + "\" is no unicast address that others can reach");
-    }
-    if (std::find(addresses.begin(), addresses.end(), *address) != addresses.end()) {
-      return invalid(element, '"' + text + "\" is given twice; accepted: each address once");
-    }
-    addresses.push_back(*address);
-  }
-  if (addresses.empty() || addresses.size() > kMaxExternalAddresses) {
-    return invalid(field, std::to_string(addresses.size()) + " addresses given; accepted: 1 to " +
-                              std::to_string(kMaxExternalAddresses));
-  }
-  return addresses;
+bool translates(uint8_t protocol) {
+  return std::ranges::find(kProtocols, protocol) != kProtocols.end();
 }
 
-Result<BlockRange> parse_range(const nfs::Nat44Config& config, const std::string& field) {
-  if (!config.has_port_range()) return BlockRange{};
-  const uint32_t first = config.port_range().first();
-  const uint32_t last = config.port_range().last();
-  if (first < kFirstLeasedPort || last > 65535 || first > last) {
-    return invalid(field, std::to_string(first) + " to " + std::to_string(last) +
-                              " is no range of external ports; accepted: 1024 to 65535");
-  }
-  const uint32_t first_block = (first + kBlockPorts - 1) / kBlockPorts;
-  const uint32_t end_block = (last + 1) / kBlockPorts;
-  if (end_block <= first_block) {
-    return invalid(field,
-                   "contains no whole block of 64 ports that begins at a multiple of 64; "
-                   "accepted: such as 1024 to 65535");
-  }
-  return BlockRange{first_block, end_block - first_block};
+Endpoint source_of(const FlowKey& inside) {
+  return {inside.src, inside.src_port, {}};
 }
 
-// Order in which a block's 64 ports are tried: from a start that depends on the endpoint, those
-// with the inside port's parity first (RFC 4787 REQ-4).
-uint32_t probe_offset(uint64_t hash, Be16 inside_port, uint32_t probe) {
-  const auto start = static_cast<uint32_t>(hash >> 32) & (kBlockPorts - 2);
-  const uint32_t parity = (inside_port.host() ^ (probe >= kBlockPorts / 2 ? 1U : 0U)) & 1U;
-  return ((start + 2 * probe) & (kBlockPorts - 2)) | parity;
+// Flows of an endpoint with a remote host (address-dependent filtering).
+StateKey contact_key(const FlowKey& inside) {
+  return {.kind = Subscribers::kContactKind,
+          .address = inside.src,
+          .port = inside.src_port,
+          .protocol = inside.protocol,
+          .peer = inside.dst};
+}
+
+Decision refuse(AnyNewFlow& flow, MappingRefusal refusal) {
+  switch (refusal) {
+    case MappingRefusal::kHostLimit:
+      flow.count(kHostLimitCounter);
+      return Decision::refuse(DropReason::kNatHostLimit);
+    case MappingRefusal::kPortsExhausted:
+      flow.count(kPortsExhaustedCounter);
+      return Decision::refuse(DropReason::kNatPortsExhausted);
+    case MappingRefusal::kPoolFull:
+      return Decision::refuse(DropReason::kPoolFull);
+    case MappingRefusal::kNone:
+      break;
+  }
+  return Decision::accept();
 }
 
 }  // namespace
 
 Result<Nat44> Nat44::create(const Config& config, const FunctionContext& context) {
-  auto addresses = parse_addresses(config, context.field + ".external_addresses");
-  if (!addresses.ok()) return addresses.error();
-  const auto range = parse_range(config, context.field + ".port_range");
-  if (!range.ok()) return range.error();
-  return Nat44(std::move(*addresses), *range);
+  auto settings = read_nat44_settings(config, context.field);
+  if (!settings.ok()) return settings.error();
+  return Nat44(std::make_unique<const Nat44Settings>(std::move(*settings)));
 }
 
-Nat44::Nat44(std::vector<Be32> addresses, BlockRange range)
-    : addresses_(std::move(addresses)), range_(range) {}
+Nat44::Nat44(std::unique_ptr<const Nat44Settings> settings)
+    : settings_(std::move(settings)), subscribers_(*settings_) {}
 
-Nat44::Soft Nat44::make_soft() const {
-  return {PortBlocks(static_cast<uint32_t>(addresses_.size()), range_)};
+std::vector<std::string> Nat44::counter_names() const {
+  return {"mappings",   "blocks_assigned", "blocks_released",
+          "host_limit", "ports_exhausted", "filtered"};
 }
 
-FlowKey Nat44::outside_key(const FlowKey& inside, const Hard& hard) const {
-  FlowKey translated = inside;
-  translated.src = hard.external.address;
-  translated.src_port = hard.external.port;
-  return translated.reversed();
+uint32_t Nat44::keyed_changes() const {
+  return (settings_->counts_hosts() ? 1 : 0) + (settings_->blocks ? 1 : 0) +
+         (tracks_contacts() ? 1 : 0);
 }
 
-Decision Nat44::open(NewFlow<Nat44>& flow, Soft& soft) const {
-  const uint8_t protocol = flow.inside_key().protocol;
-  if (protocol != kProtocolTcp && protocol != kProtocolUdp && protocol != kProtocolIcmp) {
+// ---- A flow's first packet.
+
+Decision Nat44::open(NewFlow<Nat44>& flow, Soft&) const {
+  if (!translates(flow.inside_key().protocol)) {
     return Decision::refuse(DropReason::kNatUnsupportedProtocol);
   }
-  if (flow.initiator() == Side::kOutside) return Decision::refuse(DropReason::kNatNoMapping);
-  const auto count = static_cast<uint32_t>(addresses_.size());
-  const auto paired = static_cast<uint32_t>(flow.hash_inside_host() % count);
-  const uint64_t hash = flow.hash_inside_endpoint();
-  for (uint32_t i = 0; i < count; ++i) {
-    const uint32_t address = (paired + i) % count;
-    const Be16 port = port_on_address(flow, soft, address, hash);
-    if (port == kNoPort) continue;
-    flow.commit(Hard{{addresses_[address], port, {}}});
-    return Decision::accept();
-  }
-  return Decision::refuse(DropReason::kNatPortsExhausted);
+  return flow.initiator() == Side::kInside ? open_from_inside(flow) : open_from_outside(flow);
 }
 
-// Blocks are tried in the order of their leases, so that one more lease, also one that an
-// uncommitted burst left behind, changes no choice that the older blocks allow.
-Be16 Nat44::port_on_address(NewFlow<Nat44>& flow, Soft& soft, uint32_t address,
-                            uint64_t hash) const {
-  PortBlocks& blocks = soft.blocks;
-  const uint32_t bucket = flow.bucket();
-  blocks.refresh(bucket, address, flow);
-  for (const uint32_t probes : {kProbes, kLastProbes}) {
-    uint32_t probed = 0;
-    for (uint16_t block = blocks.first(bucket, address); block != PortBlocks::kNoBlock;
-         block = blocks.next(address, block)) {
-      if (++probed > kMostBlocksProbed && probes == kLastProbes) return kNoPort;
-      const Be16 port = port_in_block(flow, address, block, hash, probes);
-      if (port != kNoPort) return port;
+// Endpoint-independent mapping (RFC 4787 REQ-1, RFC 5382 REQ-1, RFC 5508 REQ-1).
+Decision Nat44::open_from_inside(NewFlow<Nat44>& flow) const {
+  const FlowKey& inside = flow.inside_key();
+  const Forward* forward =
+      settings_->forwards.of_inside(inside.protocol, inside.src, inside.src_port);
+  Subscribers::Given given;
+  if (flow.mapping()) {
+    given.external = {flow.mapping()->outside.dst, flow.mapping()->outside.dst_port, {}};
+  } else if (forward != nullptr) {
+    given.external = forward->external;
+  } else {
+    given = subscribers_.give(flow);
+    if (given.refused != MappingRefusal::kNone) return refuse(flow, given.refused);
+    flow.count(kMappingsCounter);
+  }
+  return accept(flow, given.external) ? Decision::accept()
+                                      : Decision::refuse(DropReason::kPoolFull);
+}
+
+Decision Nat44::open_from_outside(NewFlow<Nat44>& flow) const {
+  const FlowKey& arrival = flow.inside_key();  // its source is still the external endpoint
+  const Endpoint external = source_of(arrival);
+  const Forward* forward =
+      settings_->forwards.to_external(arrival.protocol, external.address, external.port);
+  if (!flow.mapping() && forward == nullptr) return Decision::refuse(DropReason::kNatNoMapping);
+  const Endpoint inside = flow.mapping() ? source_of(flow.mapping()->inside) : forward->inside;
+  flow.set_inside_endpoint(inside.address, inside.port);
+  if (forward == nullptr && !filter_lets_in(flow, flow.inside_key())) {
+    flow.count(kFilteredCounter);
+    return Decision::refuse(DropReason::kNatFiltered);
+  }
+  return accept(flow, external) ? Decision::accept() : Decision::refuse(DropReason::kPoolFull);
+}
+
+// RFC 4787 REQ-8, RFC 5382 REQ-3: of packets that no flow of the endpoint explains.
+bool Nat44::filter_lets_in(NewFlow<Nat44>& flow, const FlowKey& inside) const {
+  switch (settings_->filtering) {
+    case Filtering::kEndpointIndependent:
+      return true;
+    case Filtering::kAddressDependent:
+      return flow.keyed().find<uint64_t>(contact_key(inside)).has_value();
+    case Filtering::kAddressAndPortDependent:
+      return false;
+  }
+  return false;
+}
+
+bool Nat44::accept(NewFlow<Nat44>& flow, const Endpoint& external) const {
+  const bool forwarded =
+      settings_->forwards.to_external(flow.inside_key().protocol, external.address,
+                                      external.port) != nullptr;
+  if (forwarded) flow.needs_no_lease();
+  flow.commit(Hard{external});
+  if (!tracks_contacts()) return true;
+  KeyedState state = flow.keyed();
+  const StateKey key = contact_key(flow.inside_key());
+  return state.put(key, state.find<uint64_t>(key).value_or(0) + 1);
+}
+
+// ---- A flow's end.
+
+void Nat44::close(EndingFlow<Nat44>& flow, Soft&) const {
+  KeyedState state = flow.keyed();
+  if (tracks_contacts()) {
+    const StateKey key = contact_key(flow.inside_key());
+    const uint64_t flows = state.find<uint64_t>(key).value_or(0);
+    if (flows > 1) {
+      [[maybe_unused]] const bool put = state.put(key, flows - 1);
+      assert(put);  // it was there
+    } else {
+      state.erase(key);
     }
-    if (probes == kLastProbes) break;
-    const uint16_t leased = blocks.lease(bucket, address, flow);
-    if (leased != PortBlocks::kNoBlock)
-      return port_in_block(flow, address, leased, hash, kLastProbes);
   }
-  return kNoPort;
-}
-
-Be16 Nat44::port_in_block(const NewFlow<Nat44>& flow, uint32_t address, uint16_t block,
-                          uint64_t hash, uint32_t probes) const {
-  for (uint32_t probe = 0; probe < probes; ++probe) {
-    const uint32_t offset = probe_offset(hash, flow.inside_key().src_port, probe);
-    const Be16 port = Be16::from_host(static_cast<uint16_t>(block * kBlockPorts + offset));
-    if (flow.outside_key_free(outside_key(flow.inside_key(), {{addresses_[address], port, {}}}))) {
-      return port;
+  if (flow.ends_mapping() && settings_->counts_hosts()) {
+    const auto released = subscribers_.take_back(state, flow.inside_key(), flow.hard().external);
+    if (released) {
+      flow.tell(kBlocksReleasedCounter, subscribers_.event_key(*released),
+                {released->units.last_port(), flow.now_s() - released->assigned_s});
     }
   }
-  return kNoPort;
 }
 
-// The mapping stays valid as long as its address and port are still this function's to give.
-bool Nat44::still_allowed(const FlowKey&, Side, const Hard& hard, Soft&) const {
-  const uint32_t block = hard.external.port.host() / kBlockPorts;
-  return block >= range_.first && block - range_.first < range_.count &&
-         std::find(addresses_.begin(), addresses_.end(), hard.external.address) != addresses_.end();
+// ---- Changes of the configuration.
+
+// A mapping stays as long as its external endpoint would be given to its host today.
+bool Nat44::still_allowed(const FlowKey& inside, Side, const Hard& hard, Soft&) const {
+  const Endpoint& external = hard.external;
+  const Forwards& forwards = settings_->forwards;
+  const Forward* of_inside = forwards.of_inside(inside.protocol, inside.src, inside.src_port);
+  const Forward* to_external =
+      forwards.to_external(inside.protocol, external.address, external.port);
+  if (of_inside != nullptr || to_external != nullptr) return of_inside == to_external;
+  const auto address = settings_->index_of(external.address);
+  if (!address || !settings_->range.contains(unit_of(external.port))) return false;
+  if (!settings_->deterministic) return true;
+  const auto units = settings_->deterministic->units_of(inside.src);
+  return units && units->contains(*address, unit_of(external.port));
 }
+
+// ---- Every packet.
 
 void Nat44::process(Burst<Nat44>& burst, Soft&) const {
   if (burst.side() == Side::kInside) {
@@ -165,12 +187,42 @@ void Nat44::process(Burst<Nat44>& burst, Soft&) const {
     return;
   }
   burst.for_each([](FlowPacket<Nat44>& packet) {
-    const FlowKey& key = packet.inside_key();
-    const Endpoint inside{key.src, key.src_port, {}};
+    const Endpoint inside = source_of(packet.inside_key());
     const bool error = packet.meta().inner_l3_offset != 0;
     (error ? rewrite_error_from_outside : rewrite_destination)(packet.edit(), packet.meta(),
                                                                inside);
   });
+}
+
+// ---- Leases of ports that nobody uses any more.
+
+void Nat44::sweep(SweptBucket& bucket, Soft&) const {
+  const UnitRange range = settings_->range;
+  constexpr auto kUnits = static_cast<uint32_t>(kPortBlocks);
+  const uint32_t places = static_cast<uint32_t>(settings_->addresses.size()) * kUnits;
+  for (uint32_t n = 0; n < places && bucket.may_look_further(); ++n) {
+    const uint32_t place = bucket.next_place(places);
+    const uint32_t address = place / kUnits, unit = place % kUnits;
+    if (!range.contains(unit)) continue;
+    if (bucket.lease_owner(address, unit) != static_cast<int32_t>(bucket.bucket())) continue;
+    bucket.looked_at_one();
+    if (unit_is_idle(bucket, address, unit)) bucket.lease_release(address, unit);
+  }
+}
+
+bool Nat44::unit_is_idle(SweptBucket& bucket, uint32_t address, uint32_t unit) const {
+  if (subscribers_.block_of(bucket.keyed(), address, unit)) return false;
+  FlowKey name{};
+  name.dst = settings_->addresses[address];
+  name.side = Side::kOutside;
+  for (const uint8_t protocol : kProtocols) {
+    name.protocol = protocol;
+    for (uint32_t port = unit * kUnitPorts; port < (unit + 1) * kUnitPorts; ++port) {
+      name.dst_port = Be16::from_host(static_cast<uint16_t>(port));
+      if (!bucket.outside_endpoint_free(name)) return false;
+    }
+  }
+  return true;
 }
 
 }  // namespace flowkeep

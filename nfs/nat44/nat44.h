@@ -1,26 +1,27 @@
-// nat44: source NAT for IPv4 (RFC 3022, 4787, 5382, 5508).
+// nat44: source NAT for IPv4 (RFC 3022, 4787, 5382, 5508, 6888, 7857). docs/nat44.md has each
+// requirement with the test that shows it.
 //
-// An external port is free for a flow exactly when the key that the flow would have outside is
-// unclaimed: the flow table is the allocator. Ports come in blocks of 64 that buckets lease, so
-// that a packet from the outside finds its bucket by its destination port alone.
-//
-// The first port tried depends on the inside endpoint only, so an endpoint keeps one external
-// endpoint towards all remote hosts (endpoint-independent mapping, RFC 4787 REQ-1) unless another
-// endpoint already uses it towards that very remote endpoint. Addresses are paired with inside
-// hosts (REQ-2) as long as the address has blocks, and the port's parity is kept if possible
-// (REQ-4). A packet from the outside passes only as part of a flow (address- and port-dependent
-// filtering). Not done: hairpinning (REQ-9), port forwarding.
+// Mapping: an inside endpoint has one external endpoint towards everybody (RFC 4787 REQ-1), from
+// its first flow to the end of its last, and shares it with nobody. The platform keeps it beside
+// the endpoint's flows (state/index_keys.h), so it costs nothing of its own. Where its port comes
+// from: nfs/nat44/port_choice.h; what is kept for each host: nfs/nat44/subscribers.h. Filtering: a
+// packet from the outside that belongs to no flow opens one if filter_lets_in() says so.
+// Hairpinning: a packet to an external address is translated as any other; the switch then takes it
+// as a new arrival from the outside, and so its source is an external endpoint (RFC 4787 REQ-9a).
+// Other families than IPv4 pass as they are. There are no application layer gateways.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
 #include "nfs/function.h"
 #include "nfs/nat44/nat44.pb.h"
-#include "nfs/nat44/port_blocks.h"
-#include "nfs/nat44/rewrite.h"
+#include "nfs/nat44/settings.h"
+#include "nfs/nat44/subscribers.h"
 
 namespace flowkeep {
 
@@ -29,30 +30,46 @@ class Nat44 {
   using Config = nfs::Nat44Config;
   static constexpr std::string_view kType = "nat44";
   static constexpr Scope kScope = Scope::kEndpoint;
+  static constexpr bool kMapsEndpoints = true;
   struct Hard {
     Endpoint external;  // losing it breaks open connections
   };
   static_assert(sizeof(Hard) == 8);
-  struct Soft {
-    PortBlocks blocks;
-  };
+  struct Soft {};
 
   static Result<Nat44> create(const Config& config, const FunctionContext& context);
-  Soft make_soft() const;
+  Soft make_soft() const { return {}; }
   Decision open(NewFlow<Nat44>& flow, Soft& soft) const;
+  void close(EndingFlow<Nat44>& flow, Soft& soft) const;
   void process(Burst<Nat44>& burst, Soft& soft) const;
   bool still_allowed(const FlowKey& inside, Side initiator, const Hard& hard, Soft& soft) const;
-  FlowKey outside_key(const FlowKey& inside, const Hard& hard) const;
-  std::span<const Be32> external_addresses() const { return addresses_; }
+  // Gives back leases of units without mappings.
+  void sweep(SweptBucket& bucket, Soft& soft) const;
+
+  FlowKey outside_key(const FlowKey& inside, const Hard& hard) const {
+    return translated_key(inside, hard.external);
+  }
+  std::span<const Be32> external_addresses() const { return settings_->addresses; }
+  std::span<const Forward> forwards() const { return settings_->forwards.all(); }
+  // Whatever belongs to a host meets in its bucket.
+  Scope scope() const {
+    return settings_->counts_hosts() || settings_->deterministic ? Scope::kHost : kScope;
+  }
+  uint32_t keyed_changes() const;
+  std::vector<std::string> counter_names() const;  // of Nat44Counter
+  const Nat44Settings& settings() const { return *settings_; }
 
  private:
-  Nat44(std::vector<Be32> addresses, BlockRange range);
-  Be16 port_on_address(NewFlow<Nat44>& flow, Soft& soft, uint32_t address, uint64_t hash) const;
-  Be16 port_in_block(const NewFlow<Nat44>& flow, uint32_t address, uint16_t block, uint64_t hash,
-                     uint32_t probes) const;
+  explicit Nat44(std::unique_ptr<const Nat44Settings> settings);
+  Decision open_from_inside(NewFlow<Nat44>& flow) const;
+  Decision open_from_outside(NewFlow<Nat44>& flow) const;
+  bool filter_lets_in(NewFlow<Nat44>& flow, const FlowKey& inside) const;
+  bool tracks_contacts() const { return settings_->filtering == Filtering::kAddressDependent; }
+  bool accept(NewFlow<Nat44>& flow, const Endpoint& external) const;
+  bool unit_is_idle(SweptBucket& bucket, uint32_t address, uint32_t unit) const;
 
-  std::vector<Be32> addresses_;
-  BlockRange range_;
+  std::unique_ptr<const Nat44Settings> settings_;  // its address is kept by subscribers_
+  Subscribers subscribers_;
 };
 
 }  // namespace flowkeep

@@ -211,26 +211,7 @@ TEST_P(Nat44Test, ErrorWithAllOptions) {
   expect_back(error(kExternal, sent(kExternal, port)), error(kHost, sent(kHost, 4001)));
 }
 
-// ---- Mapping and filtering.
-
-TEST_P(Nat44Test, OneEndpointKeepsOneExternalEndpoint) {
-  std::set<uint16_t> ports;
-  for (uint16_t n = 1; n <= 100; ++n) {
-    ports.insert(external_port(PacketBuilder::udp(kHost, 40000, kRemote, n).build()));
-    ports.insert(external_port(PacketBuilder::udp(kHost, 40000, "198.51.100.8", n).build()));
-  }
-  EXPECT_EQ(ports.size(), 1U);
-}
-
-TEST_P(Nat44Test, EndpointsTowardsOneRemoteDifferAndKeepParity) {
-  std::set<uint16_t> ports;
-  for (uint16_t port = 2000; port < 2400; ++port) {
-    const uint16_t external = external_port(PacketBuilder::udp(kHost, port, kRemote, 53).build());
-    EXPECT_GE(external, 1024);
-    EXPECT_EQ(external % 2, port % 2);
-    EXPECT_TRUE(ports.insert(external).second) << external << " given twice";
-  }
-}
+// ---- Names of refusals.
 
 TEST_P(Nat44Test, OnlyTheRemoteEndpointOfAFlowGetsIn) {
   const uint16_t port = external_port(PacketBuilder::udp(kHost, 40000, kRemote, 53).build());
@@ -238,31 +219,13 @@ TEST_P(Nat44Test, OnlyTheRemoteEndpointOfAFlowGetsIn) {
     return drop_reason_name(harness().send(Side::kOutside, packet.build()).reason);
   };
   EXPECT_EQ(reason(PacketBuilder::udp(kRemote, 53, kExternal, port)), "none");
-  EXPECT_EQ(reason(PacketBuilder::udp(kRemote, 54, kExternal, port)), "nat_no_mapping");
-  EXPECT_EQ(reason(PacketBuilder::udp("198.51.100.8", 53, kExternal, port)), "nat_no_mapping");
+  EXPECT_EQ(reason(PacketBuilder::udp(kRemote, 54, kExternal, port)), "nat_filtered");
+  EXPECT_EQ(reason(PacketBuilder::udp("198.51.100.8", 53, kExternal, port)), "nat_filtered");
   EXPECT_EQ(reason(PacketBuilder::tcp(kRemote, 53, kExternal, port, kTcpSyn)), "nat_no_mapping");
   EXPECT_EQ(reason(PacketBuilder::tcp(kRemote, 53, kExternal, port, kTcpAck)), "no_flow");
   EXPECT_EQ(reason(PacketBuilder::udp(kRemote, 53, kExternal, 1023)), "no_port_lease");
   const Bytes foreign = PacketBuilder::udp(kExternal, port, kRemote, 99).build();
   EXPECT_EQ(reason(PacketBuilder::icmp_error(kOutsideRouter, kExternal, 3, 3, foreign)), "no_flow");
-}
-
-TEST_P(Nat44Test, AHostIsPairedWithOneAddress) {
-  ChainHarness& chain =
-      harness(nat(R"({"external_addresses":["203.0.113.10","203.0.113.11","203.0.113.12"]})"));
-  std::set<uint32_t> all;
-  for (uint32_t host = 0; host < 50; ++host) {
-    std::set<uint32_t> of_host;
-    for (uint16_t port = 2000; port < 2010; ++port) {
-      const std::string source = to_string(Be32::from_host(0x0a000100 + host));
-      of_host.insert(
-          key_of(chain.send(Side::kInside, PacketBuilder::udp(source, port, kRemote, 53).build()))
-              .src.raw);
-    }
-    EXPECT_EQ(of_host.size(), 1U);
-    all.insert(*of_host.begin());
-  }
-  EXPECT_EQ(all.size(), 3U);
 }
 
 // One block: every port of it is given, once towards each remote, to the bucket that leased it.
@@ -291,86 +254,6 @@ TEST_P(Nat44Test, ExhaustedRangeRefusesNewFlowsOnly) {
   harness().now_s += 301;
   EXPECT_EQ(harness().sweep_all(), 128U);
   external_port(PacketBuilder::udp(kHost, opened.begin()->second, kRemote, 53).build());
-}
-
-TEST_P(Nat44Test, ASecondAddressIsUsedWhenThePairedOneIsExhausted) {
-  ChainHarness& chain = harness(nat(
-      R"({"external_addresses":["203.0.113.10","203.0.113.11"],"port_range":{"first":2048,"last":2111}})"));
-  std::set<std::pair<uint32_t, uint16_t>> given;
-  std::set<uint32_t> addresses;
-  for (uint16_t port = 1000; port < 8000; ++port) {
-    const Departure departure =
-        chain.send(Side::kInside, PacketBuilder::udp(kHost, port, kRemote, 53).build());
-    if (departure.reason != DropReason::kNone) continue;
-    const FlowKey key = key_of(departure);
-    addresses.insert(key.src.raw);
-    EXPECT_TRUE(given.emplace(key.src.raw, key.src_port.raw).second);
-  }
-  EXPECT_EQ(given.size(), 128U);
-  EXPECT_EQ(addresses.size(), 2U);
-}
-
-// ---- Port blocks.
-
-struct FakeLeases {
-  std::map<uint32_t, uint32_t>& owners;  // block -> bucket
-  uint32_t bucket;
-  int32_t lease_owner(uint32_t, uint32_t block) const {
-    const auto found = owners.find(block);
-    return found == owners.end() ? -1 : static_cast<int32_t>(found->second);
-  }
-  bool lease_acquire(uint32_t, uint32_t block) { return owners.emplace(block, bucket).second; }
-};
-
-std::vector<uint16_t> blocks_of(const PortBlocks& blocks, uint32_t bucket) {
-  std::vector<uint16_t> list;
-  for (uint16_t block = blocks.first(bucket, 0); block != PortBlocks::kNoBlock;
-       block = blocks.next(0, block)) {
-    list.push_back(block);
-  }
-  return list;
-}
-
-TEST(PortBlocks, AnotherWorkerFindsTheSameBlocksInTheSameOrder) {
-  std::map<uint32_t, uint32_t> owners;
-  PortBlocks first(1, {16, 40});
-  for (uint32_t round = 0; round < 3; ++round) {
-    for (uint32_t bucket = 0; bucket < 8; ++bucket) {
-      FakeLeases leases{owners, bucket};
-      EXPECT_NE(first.lease(bucket, 0, leases), PortBlocks::kNoBlock);
-    }
-  }
-  PortBlocks second(1, {16, 40});
-  std::set<uint16_t> all;
-  for (uint32_t bucket = 0; bucket < 8; ++bucket) {
-    second.refresh(bucket, 0, FakeLeases{owners, bucket});
-    EXPECT_EQ(blocks_of(second, bucket), blocks_of(first, bucket));
-    for (const uint16_t block : blocks_of(second, bucket)) EXPECT_TRUE(all.insert(block).second);
-  }
-  EXPECT_EQ(all.size(), 24U);
-}
-
-TEST(PortBlocks, LeasesUntilTheRangeIsTaken) {
-  std::map<uint32_t, uint32_t> owners;
-  PortBlocks blocks(1, {100, 5});
-  FakeLeases leases{owners, 3};
-  std::set<uint16_t> leased;
-  for (int i = 0; i < 5; ++i) leased.insert(blocks.lease(3, 0, leases));
-  EXPECT_EQ(leased, (std::set<uint16_t>{100, 101, 102, 103, 104}));
-  EXPECT_EQ(blocks.lease(3, 0, leases), PortBlocks::kNoBlock);
-}
-
-// What a worker leased meanwhile for a bucket that comes back is found.
-TEST(PortBlocks, RefreshFindsLaterLeases) {
-  std::map<uint32_t, uint32_t> owners;
-  FakeLeases leases{owners, 3};
-  PortBlocks here(1, {16, 40}), there(1, {16, 40});
-  here.lease(3, 0, leases);
-  there.refresh(3, 0, leases);
-  there.lease(3, 0, leases);
-  here.refresh(3, 0, leases);
-  EXPECT_EQ(blocks_of(here, 3).size(), 2U);
-  EXPECT_EQ(blocks_of(here, 3), blocks_of(there, 3));
 }
 
 }  // namespace

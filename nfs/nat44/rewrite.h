@@ -6,16 +6,10 @@
 
 #include <cstdint>
 
+#include "nfs/forward.h"
 #include "nfs/packet.h"
 
 namespace flowkeep {
-
-struct Endpoint {
-  Be32 address;
-  Be16 port;  // ICMP echo: the identifier
-  Be16 zero;
-};
-static_assert(sizeof(Endpoint) == 8);
 
 // The source of a packet that leaves the inside; the destination of one that comes from the
 // outside.
