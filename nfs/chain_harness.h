@@ -157,7 +157,8 @@ class ChainHarness {
     const auto address = std::find(external.begin(), external.end(), outside.dst);
     if (address != external.end()) {
       table_->lease_acquire(static_cast<uint32_t>(address - external.begin()),
-                            outside.dst_port.host() / kPortBlockPorts, meta.bucket);
+                            static_cast<uint32_t>(outside.dst_port.host() / kPortBlockPorts),
+                            meta.bucket);
     }
     commit();
   }
