@@ -642,7 +642,7 @@ TEST_F(ServiceTest, CtlAppliesAndShowsAChain) {
 TEST_F(ServiceTest, CtlNamesTheLineOfWhatTheControllerRefuses) {
   ASSERT_TRUE(register_node().ok());
   std::string yaml = kEdgeYaml;
-  yaml.replace(yaml.find("protocol: tcp"), 13, "protocol: sctp");
+  yaml.replace(yaml.find("protocol: tcp"), 13, "protocol: quic");
   EXPECT_EQ(ctl({"apply", "-f", "-"}, yaml), kExitRefused);
   EXPECT_TRUE(err_.str().starts_with(
       "flowkeepctl: standard input:10: spec.functions[0].config.rules[0].protocol: "))

@@ -165,7 +165,7 @@ INSTANTIATE_TEST_SUITE_P(
                 "one port and one role, inside or outside"},
         Mistake{"NameTwice", "name: outside", "name: inside", "ports[1].name",
                 "\"inside\" is used twice (ports[0])", "a name of its own"},
-        Mistake{"AddressTwice", "[203.0.113.1/24]", "[10.0.0.1/8]", "ports[1].addresses",
+        Mistake{"AddressTwice", "[203.0.113.1/24,", "[10.0.0.1/8,", "ports[1].addresses",
                 "10.0.0.1 is used twice", "ports[0]"},
         Mistake{"Role", "role: outside", "role: wan", "ports[1].role", "\"wan\"",
                 "inside or outside is"},
