@@ -182,8 +182,8 @@ Result<rte_acl_ctx*> build_table(const std::vector<ClassifierRule>& rules) {
     return internal_error("rules",
                           table_text(rules) + ": " + what + ": " + rte_strerror(std::abs(code)));
   };
-  static unsigned contexts = 0;
-  const std::string name = "acl" + std::to_string(contexts++);
+  static unsigned contexts = 0;  // one for each family: the names must differ
+  const std::string name = "acl" + std::to_string(Words) + "-" + std::to_string(contexts++);
   rte_acl_param parameters{};
   parameters.name = name.c_str();
   parameters.socket_id = SOCKET_ID_ANY;

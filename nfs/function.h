@@ -126,9 +126,9 @@ struct OpeningFlow {
   UndoLog& undo;
   EventStage& events;
   uint32_t now_s;
-  const WideAddresses* addresses = nullptr;  // of an IPv6 flow, as the inside key has them
-  std::optional<EndpointMapping> mapping = {};    // that its endpoint has already
-  bool leased = true;                        // a lease of ports backs the outside name
+  const WideAddresses* addresses = nullptr;     // of an IPv6 flow, as the inside key has them
+  std::optional<EndpointMapping> mapping = {};  // that its endpoint has already
+  bool leased = true;                           // a lease of ports backs the outside name
   alignas(64) std::array<uint8_t, kHardStateBytes> hard{};
 };
 
