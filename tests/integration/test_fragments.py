@@ -1,5 +1,6 @@
 """Packets larger than what a port carries, and hairpins: Linux hosts on both sides of firewall and NAT."""
 
+import itertools
 import os
 
 from fixtures.frames import UDP, ethernet, ipv4, send
@@ -49,8 +50,12 @@ def test_fragments_that_are_wrong_have_their_reasons(lab):
     site = _site(lab, fragments={"timeout_ms": 1000})
     mac = next(port["mac"] for port in site.ctl.node()["ports"] if port["name"] == "inside")
 
+    hosts = itertools.count(20)
+
     def frames(*parts):
-        return [ethernet(mac, ipv4(UDP, payload, fragment=fragment)) for fragment, payload in parts]
+        """Of a datagram of its own: the one before may still be known as a wrong one."""
+        source = f"10.0.0.{next(hosts)}"
+        return [ethernet(mac, ipv4(UDP, payload, source, fragment=fragment)) for fragment, payload in parts]
 
     more = 0x2000
     cases = [
