@@ -161,7 +161,7 @@ def test_pool_of_another_version(lab):
     path = document["pool"]["path"]
     with open(path, "r+b") as file:
         file.seek(_VERSION_OFFSET)
-        assert struct.unpack("<I", file.read(4)) == (2,)
+        assert struct.unpack("<I", file.read(4)) == (3,)
         file.seek(_VERSION_OFFSET)
         file.write(struct.pack("<I", 99))
     _assert_refused(lab, document, "version", "99", path)
