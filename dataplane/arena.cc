@@ -148,7 +148,7 @@ void Arena::reset_slot(size_t slot) const {
   assert(failed == 0);
   control.process.store(-1);
   control.committed.store(0);
-  control.undo.count = 0;
+  control.undo.forget();
   control.events.reset();
   control.sweeping.store(0);
   control.burst_limit.store(kBurst);

@@ -173,7 +173,7 @@ void Worker::apply_and_release(uint32_t packets) {
   if (changed) table_.apply();
   reached(BurstStep::kApplied);
   if (changed) slot_->done_sequence.store(last_sequence_, std::memory_order_release);
-  std::atomic_ref<uint32_t>(slot_->undo.count).store(0, std::memory_order_release);
+  slot_->undo.forget();
   reached(BurstStep::kUndoForgotten);
   rte_ring_dequeue_zc_finish(inbox_, packets);
 }
@@ -292,9 +292,10 @@ SlotRecovery recover_slot(const Arena& arena, Pool& pool, size_t slot_number) {
     report.open_end = inbox->cons.head;
     report.burst_undone = slot.undo.count > 0;
     restore(slot.undo);
+    restore_soft(slot.undo, pool);
     slot.events.discard();
   }
-  std::atomic_ref<uint32_t>(slot.undo.count).store(0, std::memory_order_release);
+  slot.undo.forget();
   slot.sweeping.store(0);
   set_position(outbox->prod, committed.outbox);
   set_position(inbox->cons, committed.inbox);

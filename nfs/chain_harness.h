@@ -283,7 +283,7 @@ class ChainHarness {
       packet.frame.reserve(kEditableBytes);  // an answer may be longer than its question
       packets.push_back({packet.frame.data(), &packet.meta, packets.size()});
     }
-    undo_->count = 0;
+    undo_->forget();
     return runtime_->run(packets, now_s, *undo_);
   }
 
@@ -317,6 +317,7 @@ class ChainHarness {
     for (size_t i = 0; i < queue.size(); ++i) {
       ASSERT_EQ(queue[i].frame, before[i]) << "not restored: packet " << i;
     }
+    restore_soft(*undo_, *pool_);
     bury_workers();  // whatever was staged is gone
     buried_ = counted;
     start_worker();

@@ -126,7 +126,7 @@ ChainRuntime::Progress ChainRuntime::find_flow(const Packet& packet, size_t inde
   if (id == 0) return open_flow(packet, index, now_s, undo, host);
   if (may_go_on(table_.record(id), meta, now_s)) {
     flows_[index] = id;
-    return follow(id, index, packet, now_s);
+    return follow(id, index, packet, now_s, undo);
   }
   if (is_icmp_error(meta)) {
     drop(meta, DropReason::kNoFlow);
@@ -231,7 +231,7 @@ bool ChainRuntime::has_room(uint32_t changes, size_t index) const {
 }
 
 ChainRuntime::Progress ChainRuntime::follow(RecordId id, size_t index, const Packet& packet,
-                                            uint32_t now_s) {
+                                            uint32_t now_s, UndoLog& undo) {
   const PacketMeta& meta = *packet.meta;
   const FlowRecord& record = table_.record(id);
   const bool revised = record.revision != revision_;
@@ -239,7 +239,8 @@ ChainRuntime::Progress ChainRuntime::follow(RecordId id, size_t index, const Pac
   // REQ-10).
   bool without_effect = is_icmp_error(meta);
   if (!without_effect && inspector_ != nullptr) {
-    const Inspection seen = inspect(packet, id, now_s);
+    if (!has_room(1, index)) return Progress::kNoRoom;  // a packet is inspected once
+    const Inspection seen = inspect(packet, id, now_s, undo);
     if (seen.effect == Inspection::Effect::kDrop) drop(*packet.meta, seen.reason);
     without_effect = seen.effect != Inspection::Effect::kFollow;
   }
@@ -258,9 +259,17 @@ ChainRuntime::Progress ChainRuntime::follow(RecordId id, size_t index, const Pac
   return Progress::kDone;
 }
 
-Inspection ChainRuntime::inspect(const Packet& packet, RecordId id, uint32_t now_s) {
-  InspectedFlow flow{packet, table_, id, table_.record(id), soft_epoch_, now_s};
+Inspection ChainRuntime::inspect(const Packet& packet, RecordId id, uint32_t now_s, UndoLog& undo) {
+  InspectedFlow flow{packet, undo, table_, id, table_.record(id), soft_epoch_, now_s};
   return inspector_->inspect(flow);
+}
+
+// What a flow before it has left there, which another revision's function might take for its own.
+void ChainRuntime::clear_soft(RecordId id, UndoLog& undo) {
+  constexpr std::array<uint8_t, kSoftStateBytes> kNone{};
+  if (std::ranges::equal(table_.soft(id), kNone)) return;
+  save_soft(undo, table_, id);
+  table_.store_soft(id, 0, kNone);
 }
 
 ChainRuntime::Progress ChainRuntime::open_flow(const Packet& packet, size_t index, uint32_t now_s,
@@ -309,7 +318,9 @@ ChainRuntime::Progress ChainRuntime::open_flow(const Packet& packet, size_t inde
   record.last_seen_s = now_s;
   std::memcpy(record.hard, flow.hard.data(), kHardStateBytes);
   flows_[index] = opened.id;
-  if (inspector_ != nullptr) inspect(packet, opened.id, now_s);  // it is the first there is to know
+  clear_soft(opened.id, undo);
+  if (inspector_ != nullptr)
+    inspect(packet, opened.id, now_s, undo);  // it is the first there is to know
   ++counters_.opened;
   return Progress::kDone;
 }

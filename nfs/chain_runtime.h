@@ -77,8 +77,9 @@ class ChainRuntime {
   const Takeover& takeover_from(uint32_t revision);
   void restamp(RecordId id);
   bool has_room(uint32_t changes, size_t index) const;
-  Progress follow(RecordId id, size_t index, const Packet& packet, uint32_t now_s);
-  Inspection inspect(const Packet& packet, RecordId id, uint32_t now_s);
+  Progress follow(RecordId id, size_t index, const Packet& packet, uint32_t now_s, UndoLog& undo);
+  Inspection inspect(const Packet& packet, RecordId id, uint32_t now_s, UndoLog& undo);
+  void clear_soft(RecordId id, UndoLog& undo);
   Progress open_flow(const Packet& packet, size_t index, uint32_t now_s, UndoLog& undo,
                      RecordId host);
   FlowTable::Opened open_record(const OpeningFlow& flow);

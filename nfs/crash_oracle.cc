@@ -299,7 +299,7 @@ class Successor {
     if (!parse_frame(packet, meta)) return std::nullopt;
     meta.bucket = bucket;
     Packet one{packet.frame.data(), &meta, 0};
-    undo_->count = 0;
+    undo_->forget();
     runtime_.run({&one, 1}, now_s_, *undo_);
     if (table_.dirty()) {
       table_.commit({});

@@ -153,6 +153,7 @@ void CrashWorker::go_on_after_death() {
           " had been committed when its worker died, and its redo record is not there";
     }
     note_leases();
+    restore_soft(*undo_, scene_.pool);
     mark(BurstMark::kTakenBack);
     in_burst_ = false;
     slot.in_burst = false;
@@ -237,6 +238,7 @@ void CrashWorker::begin_burst() {
   scene_.slots[log_].in_burst = true;
   in_burst_ = true;
   committed_ = false;
+  undo_->forget();
   burst_ = scene_.run.bursts.size();
   scene_.run.bursts.push_back({log_, revision_, scene_.now_s, {}, {}, {}});
   mark(BurstMark::kBegun);
@@ -246,7 +248,6 @@ void CrashWorker::run(std::vector<Queued>& queue) {
   std::vector<Packet> packets;
   for (Queued& queued : queue)
     packets.push_back({queued.packet.frame.data(), &queued.meta, packets.size()});
-  undo_->count = 0;
   // What did not fit stays in the inbox; here it is forgotten.
   queue.resize(runtime_->run(packets, scene_.now_s, *undo_));
   scene_.run.packets += queue.size();

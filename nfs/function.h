@@ -77,6 +77,7 @@
 #include "nfs/headers.h"
 #include "nfs/keyed_state.h"
 #include "nfs/packet.h"
+#include "nfs/soft_undo.h"
 #include "state/flow_table.h"
 #include "state/result.h"
 
@@ -183,6 +184,7 @@ struct Inspection {
 // A flow with its next packet, without its type. The record is as it was before the packet.
 struct InspectedFlow {
   const Packet& packet;
+  UndoLog& undo;
   FlowTable& table;
   RecordId id;
   const FlowRecord& record;
@@ -216,6 +218,8 @@ class InspectedPacket {
   template <typename Track>
   void store_soft(const Track& track) {
     const auto* bytes = reinterpret_cast<const uint8_t*>(&track);
+    if (std::memcmp(bytes, flow_.table.soft(flow_.id).data(), sizeof(track)) == 0) return;
+    save_soft(flow_.undo, flow_.table, flow_.id);
     flow_.table.store_soft(flow_.id, 0, {bytes, sizeof(track)});
   }
 
@@ -431,13 +435,6 @@ class FlowPacket {
   const FlowKey& inside_key() const { return frame_.records[index_]->inside_key; }
   // IPv6: as inside_key() has them. IPv4: anything.
   const WideAddresses& inside_addresses() const { return frame_.records[index_]->addresses; }
-  // Soft state in the flow's record, which one function of a chain may use: see FlowTable::soft().
-  std::span<const uint8_t, kSoftStateBytes> soft_of_flow() const {
-    return frame_.table.soft(frame_.flows[index_]);
-  }
-  void store_soft_of_flow(size_t offset, std::span<const uint8_t> state) {
-    frame_.table.store_soft(frame_.flows[index_], offset, state);
-  }
   // A copy: it is a few bytes, and a reference into the pool would need an alignment of Hard's own.
   typename F::Hard hard() const {
     typename F::Hard hard;

@@ -9,6 +9,7 @@
 
 #include "nfs/drop_reason.h"
 #include "state/flow_key.h"
+#include "state/flow_record.h"
 
 namespace flowkeep {
 
@@ -89,11 +90,26 @@ struct UndoEntry {
   uint8_t bytes[kEditableBytes];
 };
 
-// A burst's undo copies. `count` grows only after the copy is complete.
+// Undo copy of a flow's soft state.
+struct SoftUndo {
+  uint32_t record = 0;  // RecordId
+  uint32_t reserved = 0;
+  uint8_t bytes[kSoftStateBytes];
+};
+
+// A burst's undo copies. A count grows only after the copy is complete.
 struct UndoLog {
   uint32_t count = 0;
-  uint32_t reserved[15] = {};
+  uint32_t soft_count = 0;
+  uint32_t reserved[14] = {};
   UndoEntry entries[64];
+  SoftUndo soft[128];  // a packet that opens a flow clears what was there, and stores its own
+
+  // The burst is committed, or undone.
+  void forget() {
+    __atomic_store_n(&count, 0, __ATOMIC_RELEASE);
+    __atomic_store_n(&soft_count, 0, __ATOMIC_RELEASE);
+  }
 };
 
 // One packet as the chain runtime and the functions see it. The frame's buffer has room for

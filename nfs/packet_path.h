@@ -88,7 +88,7 @@ class PacketPath {
     for (uint32_t i = 0; i < kBurstPackets; ++i) packets[i] = place(i, next(i));
     const uint64_t begin = __rdtsc();
     for (size_t done = 0; done < kBurstPackets;) {
-      undo_->count = 0;
+      undo_->forget();
       done += runtime_->run(std::span(packets).subspan(done), now_s, *undo_);
       if (table_->dirty()) {
         table_->commit({});

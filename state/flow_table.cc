@@ -80,10 +80,6 @@ struct FlowTable::Impl {
   void leave_endpoint(RecordId guest);
   void free_record_of(RecordId id);
   bool is_sound(RecordId id) const;
-  void clear_soft(RecordId id) {
-    constexpr uint8_t kNoSoftState[kSoftStateBytes] = {};
-    persistence.store(regions.record(id).soft, kNoSoftState, sizeof(kNoSoftState));
-  }
   bool is_record_page(uint32_t bucket, uint32_t page) const;
 
   const Regions regions;
@@ -267,7 +263,6 @@ FlowTable::Opened FlowTable::Impl::open_record(uint32_t bucket, const FlowRecord
   record.users = content.users;
   record.bucket = static_cast<uint16_t>(bucket);
   if (content.is_wide()) record.addresses = content.addresses;
-  clear_soft(id);
   BucketHeader& header = index.stage_header(bucket);
   ++(content.phase == FlowPhase::kKeyed ? header.keyed : header.flows);
   return {OpenStatus::kOk, id};
@@ -284,7 +279,6 @@ FlowTable::Opened FlowTable::Impl::reopen_host(RecordId id, const FlowKey& insid
   BucketHeader& header = index.stage_header(record.bucket);
   ++header.flows;
   --header.keyed;
-  clear_soft(id);
   return {OpenStatus::kOk, id};
 }
 

@@ -99,10 +99,9 @@ class FlowTable {
   void touch(RecordId id, uint32_t now_s);
 
   // ---- Soft state of the functions, in the record: seen at once, by later bursts of this worker
-  // and by its successors, whether this burst commits or not. It starts as zeros; when a burst that
-  // closes a flow and gives its place to another does not commit, the old flow's is zeros too.
-  // After a power failure it may be anything: a reader must be able to tell whether it was written
-  // since its node's start.
+  // and by its successors, whether this burst commits or not (nfs/soft_undo.h undoes it). A record
+  // that is opened has what its place held before. After a power failure it may be anything: a
+  // reader must be able to tell whether it was written since its node's start.
   std::span<const uint8_t, kSoftStateBytes> soft(RecordId id) const;
   // `offset` and size: of a part of it, whole words of 8 bytes.
   void store_soft(RecordId id, size_t offset, std::span<const uint8_t> state);

@@ -187,6 +187,11 @@ uint64_t Pool::page_claims() const {
          __atomic_load_n(&hints.releases, __ATOMIC_RELAXED);
 }
 
+void Pool::restore_soft(uint32_t record_id, std::span<const uint8_t, kSoftStateBytes> state) {
+  if (!impl_->regions.is_record(record_id)) return;
+  persistence().store(impl_->regions.record(record_id).soft, state.data(), state.size());
+}
+
 std::byte* Pool::base() const {
   return impl_->regions.base();
 }

@@ -122,6 +122,9 @@ class Pool {
   PageRun next_pages_in_use(uint64_t first, uint64_t most) const;
   // Changes when pages are claimed or given back.
   uint64_t page_claims() const;
+  // Of a worker that died within a burst: what the record's soft state was before. Nothing happens
+  // if there is no such record.
+  void restore_soft(uint32_t record_id, std::span<const uint8_t, kSoftStateBytes> state);
   uint64_t bytes() const;
   Persistence& persistence() const;
 

@@ -77,6 +77,19 @@ TEST_P(Tracking, WhatDoesNotBelongToTheConnectionDoesNotPass) {
   EXPECT_EQ(phase(), FlowPhase::kEstablished);
 }
 
+// Judged again, it must not profit from what came after it.
+TEST_P(Tracking, ABurstThatDidNotCommitLeavesNoTrace) {
+  start();
+  handshake();
+  for (const uint32_t sent : {0u, 200u}) {  // in one of the two bursts the worker dies
+    const std::vector<Departure> departures =
+        harness_->burst({{Side::kOutside, in(kTcpAck, 5000, 1000 + sent + 100).build()},
+                         {Side::kInside, out(kTcpAck, 1000 + sent, 5000).payload(200).build()}});
+    EXPECT_EQ(drop_reason_name(departures[0].reason), "tcp_out_of_window") << "not sent yet";
+    EXPECT_EQ(drop_reason_name(departures[1].reason), "none");
+  }
+}
+
 TEST_P(Tracking, ResetsAndSynsEndNothingUnlessExact) {
   start();
   handshake();

@@ -23,6 +23,15 @@ ChecksumDelta replace_address(Ipv4Header& ip, Wire<Be32>& field, Be32 address) {
   return delta;
 }
 
+// The difference cannot tell a message of zeros, whose checksum is all ones, from one whose words
+// add up to all ones (RFC 1624 section 3). `bytes`: of the message, as far as it is there.
+void set_icmp_checksum(uint8_t* message, size_t bytes, Be16 checksum) {
+  auto& icmp = *reinterpret_cast<IcmpHeader*>(message);
+  icmp.checksum.set(Be16{});
+  const bool zeros = checksum.raw == 0 && fold_sum(add_to_sum(message, bytes, 0)) == 0;
+  icmp.checksum.set(zeros ? Be16{0xffff} : checksum);
+}
+
 // Port or identifier, and the L4 checksum. `pseudo`: the change of the pseudo header, which an ICMP
 // checksum does not cover (RFC 792).
 void replace_port(uint8_t* frame, const PacketMeta& meta, bool source, Be16 port,
@@ -44,7 +53,8 @@ void replace_port(uint8_t* frame, const PacketMeta& meta, bool source, Be16 port
       auto& icmp = checked_header<IcmpHeader>(frame, meta.l4_offset);
       ChecksumDelta delta;
       replace(icmp.identifier, port, delta);
-      icmp.checksum.set(delta.applied_to(icmp.checksum.get()));
+      set_icmp_checksum(frame + meta.l4_offset, meta.length - meta.l4_offset,
+                        delta.applied_to(icmp.checksum.get()));
       return;
     }
     default:

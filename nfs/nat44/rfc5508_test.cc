@@ -27,6 +27,15 @@ TEST_P(Rfc5508, Req1_QueriesAndAnswersPass) {
   EXPECT_EQ(answer.frame, pong(kHost, 77).build());
 }
 
+// A message of zeros has the checksum ffff, which no difference of words leads to.
+TEST_P(Rfc5508, Req1_AnAnswerOfZerosHasItsChecksum) {
+  const uint16_t identifier = port_of(PacketBuilder::echo_request(kHost, kRemote, 0));
+  ASSERT_NE(identifier, 0);
+  const Bytes answer = PacketBuilder::echo_reply(kRemote, kExternal, identifier).build();
+  EXPECT_EQ(harness().send(Side::kOutside, answer).frame,
+            PacketBuilder::echo_reply(kRemote, kHost, 0).build());
+}
+
 TEST_P(Rfc5508, Req1_QueryMappingIsEndpointIndependent) {
   const uint16_t identifier = port_of(ping(kHost, 77));
   EXPECT_EQ(port_of(ping(kHost, 77, kOtherRemote)), identifier);
