@@ -256,7 +256,10 @@ void check_answer(const Arrival& arrival, const Bytes& answer) {
   if (header_of(answer).version() != 4) return;
   demand(header_of(answer).dst.get() == header_of(arrival.frame).src.get(),
          "it goes to the sender");
-  demand(checksum_faults(answer).empty(), "its checksums are right: " + checksum_faults(answer));
+  const std::string faults = checksum_faults(answer);
+  const bool of_the_question =
+      faults.starts_with("quoted") && !checksum_faults(arrival.frame).empty();
+  demand(faults.empty() || of_the_question, "its checksums are right: " + faults);
 }
 
 struct Played {
@@ -308,6 +311,8 @@ Played play_once(const FuzzScript& script, const ChainSpec& spec, Mode mode, boo
     harness.now_s += kLongAfter_s;
     harness.sweep_all();
     demand(harness.flows() == 0, "nothing is left when every flow has expired");
+    const Regions regions(pool->base(), Geometry::of(pool->bytes()));
+    demand(first_finding(regions).empty(), "the pool is whole: " + first_finding(regions));
   }
   demand(pool->drop_chain("test").ok(), "the chain is dropped");
   return played;
