@@ -13,6 +13,7 @@ import dataclasses
 import glob
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,7 +26,10 @@ _CORPUS = os.path.join(_BUILD, "corpus")
 _FINDINGS = os.path.join(_BUILD, "findings")
 _DEFAULT_INPUTS = 1_000_000
 # An input may wait for a processor: the time-out is for those that never end. Inputs are long from the beginning.
-_OPTIONS = ["-timeout=180", "-len_control=0", "-rss_limit_mb=3000", "-print_final_stats=1", "-verbosity=1"]
+_INPUT_LIMIT_S = 60
+_TEST_LIMIT_S = 120       # of one fuzzer in ./flowkeep test, whose inputs then are fewer: the line says how many
+_ENDING_LIMIT_S = 300     # to report what was found, and to look for leaks
+_OPTIONS = [f"-timeout={_INPUT_LIMIT_S}", "-len_control=0", "-rss_limit_mb=3000", "-print_final_stats=1", "-verbosity=1"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,13 +58,19 @@ FUZZERS = {
 @dataclasses.dataclass
 class Outcome:
     name: str
-    status: int
+    status: int | None          # None: it did not end
+    wanted: int
     inputs: int
     seconds: float
     output: str
+    time_was_up: bool
 
     def passed(self):
-        return self.status == 0
+        return self.status == 0 and (self.inputs >= self.wanted or self.time_was_up and self.inputs > 0)
+
+    def count(self):
+        of_how_many = f" of {self.wanted:,}" if self.inputs < self.wanted else ""
+        return f"{self.inputs:,}{of_how_many} inputs"
 
     def line(self):
         rate = self.inputs / self.seconds if self.seconds else 0
@@ -77,19 +87,30 @@ def _seeds(fuzzer, directory):
     return directory
 
 
-def fuzz(name, inputs, seed, corpus):
-    """Runs one fuzzer for so many inputs; what it learns goes to `corpus`."""
+def fuzz(name, inputs, seed, corpus, limit_s=None):
+    """Runs one fuzzer for so many inputs, or until the time is up; what it learns goes to `corpus`."""
     fuzzer = FUZZERS[name]
     os.makedirs(_FINDINGS, exist_ok=True)
     command = [os.path.join(_BUILD, fuzzer.program), *_OPTIONS, f"-runs={inputs}", f"-seed={seed}",
                f"-max_len={fuzzer.most_bytes}", f"-artifact_prefix={_FINDINGS}/{name}-", _seeds(fuzzer, corpus)]
+    if limit_s:
+        command.insert(1, f"-max_total_time={limit_s}")
     started = time.monotonic()
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-                          cwd=_BUILD, env={**os.environ, "ASAN_OPTIONS": "detect_leaks=1:quarantine_size_mb=32",
-                                           "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"})
-    ran = re.search(r"stat::number_of_executed_units:\s*(\d+)", done.stderr)
-    return Outcome(name, done.returncode, int(ran[1]) if ran else 0, time.monotonic() - started,
-                   f"seed {seed}\n" + "\n".join(done.stderr.splitlines()[-60:]))
+    program = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                               text=True, errors="replace", cwd=_BUILD, start_new_session=True,
+                               env={**os.environ, "ASAN_OPTIONS": "detect_leaks=1:quarantine_size_mb=32",
+                                    "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"})
+    try:
+        _, told = program.communicate(timeout=limit_s and limit_s + _INPUT_LIMIT_S + _ENDING_LIMIT_S)
+        status = program.returncode
+    except subprocess.TimeoutExpired:
+        os.killpg(program.pid, signal.SIGKILL)
+        _, told = program.communicate()
+        status, told = None, told + "\nit did not end, and was killed"
+    seconds = time.monotonic() - started
+    ran = re.search(r"stat::number_of_executed_units:\s*(\d+)", told)
+    return Outcome(name, status, inputs, int(ran[1]) if ran else 0, seconds,
+                   f"seed {seed}\n" + "\n".join(told.splitlines()[-60:]), bool(limit_s) and seconds >= limit_s)
 
 
 def run_bounded(tally):
@@ -97,8 +118,8 @@ def run_bounded(tally):
     seed = int.from_bytes(os.urandom(3), "big") + 1
     for name, fuzzer in FUZZERS.items():
         with tempfile.TemporaryDirectory(prefix="flowkeep-fuzz-") as corpus:
-            outcome = fuzz(name, fuzzer.test_inputs, seed, corpus)
-        tally.report(f"fuzzer {name}: {outcome.inputs:,} inputs", outcome.passed(), outcome.seconds, outcome.output)
+            outcome = fuzz(name, fuzzer.test_inputs, seed, corpus, _TEST_LIMIT_S)
+        tally.report(f"fuzzer {name}: {outcome.count()}", outcome.passed(), outcome.seconds, outcome.output)
 
 
 def _replay(name, path):

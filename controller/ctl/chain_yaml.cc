@@ -1,7 +1,6 @@
 #include "controller/ctl/chain_yaml.h"
 
 #include <yaml-cpp/depthguard.h>
-#include <yaml-cpp/yaml.h>
 
 #include <charconv>
 #include <cmath>
@@ -9,6 +8,8 @@
 #include <filesystem>
 #include <set>
 #include <utility>
+
+#include "controller/ctl/yaml_documents.h"
 
 namespace flowkeep {
 namespace {
@@ -190,14 +191,19 @@ void Reader::include_rules(google::protobuf::Struct& config, const YAML::Node& n
   if (!content) refuse(node, at, content.error().text());
   config.mutable_fields()->erase("rules_file");
   const std::string outer = std::exchange(file_, name);
-  YAML::Node rules;
+  std::vector<YAML::Node> documents;
   try {
-    rules = YAML::Load(*content);
+    documents = yaml_documents(*content);
   } catch (const YAML::Exception& exception) {
     throw Refusal{invalid(name + ":" + std::to_string(exception.mark.line + 1),
                           "is not YAML: " + exception.msg)};
   }
   const std::string into = joined(path, "rules");
+  if (documents.size() != 1) {
+    throw Refusal{invalid(name, "holds " + std::to_string(documents.size()) +
+                                    " documents; one list of rules is needed")};
+  }
+  const YAML::Node& rules = documents.front();
   if (!rules.IsSequence())
     refuse(rules, into, "is " + kind_of(rules) + "; a list of rules is needed");
   fill_any((*config.mutable_fields())["rules"], rules, into, 1);
@@ -290,7 +296,7 @@ Result<std::vector<ChainDocument>> parse_chains(const std::string& text, const s
                                                 const ReadFile& read) {
   std::vector<ChainDocument> documents;
   try {
-    for (const YAML::Node& root : YAML::LoadAll(text)) {
+    for (const YAML::Node& root : yaml_documents(text)) {
       if (root.IsNull()) continue;  // "---" at the end of a file
       ChainDocument document;
       document.file = file;

@@ -110,6 +110,14 @@ TEST(ChainYaml, BoundsDepthAndAliases) {
   EXPECT_NE(error_of(bomb).find("the document is too large"), std::string::npos) << error_of(bomb);
 }
 
+// yaml-cpp makes empty documents of these for ever.
+TEST(ChainYaml, EndsWhereNoNodeCanBegin) {
+  EXPECT_EQ(error_of(",ll e"), "edge.yaml:1: is not YAML: unexpected character");
+  EXPECT_EQ(error_of("kind: Chain\n---\n# next\n, a"),
+            "edge.yaml:4: is not YAML: unexpected character");
+  EXPECT_EQ(error_of("---\n---\n---\n"), "edge.yaml: holds no document");
+}
+
 TEST(ChainYaml, FindsTheLineOfAPathOrOfWhatHoldsIt) {
   const auto parsed = parse_chains(
       "kind: Chain\nmetadata: {name: edge}\nspec:\n  functions:\n    - type: firewall\n      "
@@ -160,6 +168,9 @@ TEST(ChainYaml, RulesOfAFileTakeItsPlace) {
       text("rules: []"),
       "rules/web.yaml:1: spec.functions[0].config.rules: is a map; a list of rules is needed");
   EXPECT_NE(text("- {a: [}").find("rules/web.yaml:1: is not YAML"), std::string::npos);
+  EXPECT_EQ(text(", a"), "rules/web.yaml:1: is not YAML: unexpected character");
+  EXPECT_EQ(text("- {name: web}\n---\n- {name: mail}\n"),
+            "rules/web.yaml: holds 2 documents; one list of rules is needed");
 }
 
 TEST(ChainYaml, TheChainOfTheDemoIsRead) {
