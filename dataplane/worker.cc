@@ -279,7 +279,6 @@ SlotRecovery recover_slot(const Arena& arena, Pool& pool, size_t slot_number) {
     slot.done_sequence.store(newest.sequence);
     report.redo_applied = true;
   }
-  log.reclaim_pages();
 
   const BurstPositions released{inbox->cons.tail, outbox->prod.tail};
   const BurstPositions committed = unpack(slot.committed.load());
@@ -295,6 +294,7 @@ SlotRecovery recover_slot(const Arena& arena, Pool& pool, size_t slot_number) {
     restore_soft(slot.undo, pool);
     slot.events.discard();
   }
+  log.reclaim_pages();  // whose pages may be another bucket's from now on
   slot.undo.forget();
   slot.sweeping.store(0);
   set_position(outbox->prod, committed.outbox);

@@ -81,34 +81,43 @@ size_t ChainRuntime::run(std::span<Packet> packets, uint32_t now_s, UndoLog& und
 
 void ChainRuntime::prefetch(std::span<const Packet> packets) {
   const bool mapped = chain_.maps_endpoints();
-  for (size_t i = 0; i < packets.size(); ++i) {
-    const PacketMeta& meta = *packets[i].meta;
-    table_.prefetch_index(meta.bucket, meta.hash);
-    if (mapped) {
-      endpoint_hashes_[i] = hash_key(endpoint_key(meta.key), table_.hash_secret());
-      table_.prefetch_index(meta.bucket, endpoint_hashes_[i]);
-    }
-    __builtin_prefetch(packets[i].frame, 1);
+  for (const Packet& packet : packets) {
+    table_.prefetch_index(packet.meta->bucket, packet.meta->hash);
+    __builtin_prefetch(packet.frame, 1);
   }
   for (size_t i = 0; i < packets.size(); ++i) {
     const PacketMeta& meta = *packets[i].meta;
-    table_.prefetch_record(meta.bucket, meta.hash);
-    if (mapped) table_.prefetch_record(meta.bucket, endpoint_hashes_[i]);
+    const bool suggested = table_.prefetch_record(meta.bucket, meta.hash);
+    endpoint_hashes_[i].reset();
+    if (suggested || !mapped || meta.is_wide()) continue;
+    endpoint_hashes_[i] = hash_key(endpoint_key(meta.key), table_.hash_secret());
+    table_.prefetch_index(meta.bucket, *endpoint_hashes_[i]);
+  }
+  if (!mapped) return;
+  for (size_t i = 0; i < packets.size(); ++i) {
+    if (endpoint_hashes_[i]) table_.prefetch_record(packets[i].meta->bucket, *endpoint_hashes_[i]);
   }
 }
 
-// An endpoint with one flow is the common case: that flow is what the endpoint leads to.
+// An endpoint's first flow is what the endpoint leads to; its others are found by their own keys.
 ChainRuntime::Found ChainRuntime::look_up(const PacketMeta& meta, size_t index) const {
-  if (!chain_.maps_endpoints() || meta.is_wide()) {
-    return {table_.find_indexed(meta.bucket, meta.key, meta.hash, meta.wide_addresses()), 0};
+  const bool mapped = chain_.maps_endpoints() && !meta.is_wide();
+  const bool own_first = !endpoint_hashes_[index].has_value();
+  if (own_first) {
+    const RecordId own =
+        table_.find_indexed(meta.bucket, meta.key, meta.hash, meta.wide_addresses());
+    if (own != 0 || !mapped) return {own, 0};
   }
-  const RecordId host =
-      table_.find_indexed(meta.bucket, endpoint_key(meta.key), endpoint_hashes_[index]);
-  if (host == 0) return {table_.find_indexed(meta.bucket, meta.key, meta.hash), 0};
-  const FlowRecord& record = table_.record(host);
-  const FlowKey& key = meta.side == Side::kInside ? record.inside_key : record.outside_key;
-  if (key == meta.key) return {host, host};
-  return {table_.find_indexed(meta.bucket, meta.key, meta.hash), host};
+  const FlowKey endpoint = endpoint_key(meta.key);
+  const uint64_t hash =
+      own_first ? hash_key(endpoint, table_.hash_secret()) : *endpoint_hashes_[index];
+  const RecordId host = table_.find_indexed(meta.bucket, endpoint, hash);
+  if (host != 0) {
+    const FlowRecord& record = table_.record(host);
+    const FlowKey& key = meta.side == Side::kInside ? record.inside_key : record.outside_key;
+    if (key == meta.key) return {host, host};
+  }
+  return {own_first ? 0 : table_.find_indexed(meta.bucket, meta.key, meta.hash), host};
 }
 
 ChainRuntime::Progress ChainRuntime::find_flow(const Packet& packet, size_t index, uint32_t now_s,

@@ -67,7 +67,7 @@ class ChainRuntime {
   void prefetch(std::span<const Packet> packets);
   struct Found {
     RecordId flow = 0;
-    RecordId host = 0;  // of the flow's endpoint, if the chain maps them
+    RecordId host = 0;  // of the endpoint, if the chain maps them: where there is no flow
   };
   Found look_up(const PacketMeta& meta, size_t index) const;
   Progress find_flow(const Packet& packet, size_t index, uint32_t now_s, UndoLog& undo);
@@ -101,13 +101,14 @@ class ChainRuntime {
   uint32_t resumed_s_;
   uint16_t soft_epoch_;  // of the node's life, never 0
   Timeouts timeouts_;
-  std::vector<std::unique_ptr<AnyStep>> steps_;            // in the chain's order
-  bool has_process_ = false;                               // of any step
-  AnyStep* inspector_ = nullptr;                           // the one that inspects; null: none
-  bool hears_ends_ = false;                                // any step
-  std::vector<Be16> owners_;                               // of keyed state
-  std::array<uint64_t, kBurstPackets> endpoint_hashes_{};  // of the burst's packets
-  std::array<Takeover, 4> takeovers_{};                    // the latest, in turn
+  std::vector<std::unique_ptr<AnyStep>> steps_;  // in the chain's order
+  bool has_process_ = false;                     // of any step
+  AnyStep* inspector_ = nullptr;                 // the one that inspects; null: none
+  bool hears_ends_ = false;                      // any step
+  std::vector<Be16> owners_;                     // of keyed state
+  // Of the burst's packets: where the index suggests no flow of their own, their endpoint's hash.
+  std::array<std::optional<uint64_t>, kBurstPackets> endpoint_hashes_{};
+  std::array<Takeover, 4> takeovers_{};  // the latest, in turn
   size_t next_takeover_ = 0;
   // Of the flow that take_over() said yes to last.
   alignas(64) std::array<uint8_t, kHardStateBytes> taken_hard_{};

@@ -142,7 +142,8 @@ void CrashWorker::go_on_after_death() {
     log.apply_newest();
     slot.done_sequence = newest.sequence;
   }
-  log.reclaim_pages();
+  if (in_burst_ && !committed) restore_soft(*undo_, scene_.pool);
+  log.reclaim_pages();  // whose pages may be another bucket's from now on
   if (in_burst_ && committed) {
     mark(BurstMark::kPublished);
     end_recorded_burst();
@@ -153,7 +154,6 @@ void CrashWorker::go_on_after_death() {
           " had been committed when its worker died, and its redo record is not there";
     }
     note_leases();
-    restore_soft(*undo_, scene_.pool);
     mark(BurstMark::kTakenBack);
     in_burst_ = false;
     slot.in_burst = false;

@@ -187,15 +187,17 @@ void BucketIndex::prefetch_both_groups(uint32_t bucket, uint32_t tag) const {
   __builtin_prefetch(regions_.base() + group_line(segment.page, second_group(tag)) * kLineBytes);
 }
 
-void BucketIndex::prefetch_record(uint32_t bucket, uint32_t tag) const {
+bool BucketIndex::prefetch_record(uint32_t bucket, uint32_t tag) const {
   const Segment segment = segment_of(header(bucket), tag);
-  if (segment.page == 0) return;
+  if (segment.page == 0) return false;
   const uint64_t* entries = group(segment.page, first_group(tag));
-  for (unsigned rest = entries_with_tag(entries, tag); rest != 0; rest &= rest - 1) {
+  const unsigned found = entries_with_tag(entries, tag);
+  for (unsigned rest = found; rest != 0; rest &= rest - 1) {
     const auto id = static_cast<RecordId>(entries[__builtin_ctz(rest)]);
     __builtin_prefetch(&regions_.record(id));
     __builtin_prefetch(regions_.record(id).hard);
   }
+  return found != 0;
 }
 
 }  // namespace flowkeep

@@ -48,7 +48,8 @@ class BucketIndex {
   // Prefetches the first group, and what the group's entries with this tag point to.
   void prefetch_group(uint32_t bucket, uint32_t tag) const;
   void prefetch_both_groups(uint32_t bucket, uint32_t tag) const;  // for an insertion
-  void prefetch_record(uint32_t bucket, uint32_t tag) const;
+  // Of the first group. Is there one?
+  bool prefetch_record(uint32_t bucket, uint32_t tag) const;
 
  private:
   struct Segment {

@@ -136,8 +136,8 @@ void FlowTable::prefetch_index(uint32_t bucket, uint64_t hash) const {
   impl_->index.prefetch_group(bucket, hash_tag(hash));
 }
 
-void FlowTable::prefetch_record(uint32_t bucket, uint64_t hash) const {
-  impl_->index.prefetch_record(bucket, hash_tag(hash));
+bool FlowTable::prefetch_record(uint32_t bucket, uint64_t hash) const {
+  return impl_->index.prefetch_record(bucket, hash_tag(hash));
 }
 
 RecordId FlowTable::find_indexed(uint32_t bucket, const FlowKey& key, uint64_t hash,

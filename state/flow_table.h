@@ -57,8 +57,9 @@ class FlowTable {
 
   // ---- Look-up, in three steps so that a burst can overlap its cache misses.
   void prefetch_index(uint32_t bucket, uint64_t hash) const;
-  // Prefetches the record that the index suggests; may be wrong, costs nothing if it is.
-  void prefetch_record(uint32_t bucket, uint64_t hash) const;
+  // Prefetches the record that the index suggests; may be wrong, costs nothing if it is. Does it
+  // suggest one? Yes or no may be wrong too.
+  bool prefetch_record(uint32_t bucket, uint64_t hash) const;
   // What the index has under this very key (state/index_keys.h), as this burst sees it. 0: nothing.
   // `addresses`: of an IPv6 key, as a packet that has this key has them; not looked at for IPv4.
   RecordId find_indexed(uint32_t bucket, const FlowKey& key, uint64_t hash,
