@@ -78,8 +78,19 @@ TEST_P(Rfc4787, Req3_PortsArePreservedIfAskedFor) {
   EXPECT_EQ(port_of(tcp(kHost, 40001, kRemote, 80, kTcpSyn)), 40001);
 }
 
+// The lowest range there is, up to its last port: what lies before it are the well-known ports. A
+// host's own low port is not preserved either.
 TEST_P(Rfc4787, Req3a_UserPortsStayUserPorts) {
-  for (uint16_t port = 1024; port < 1200; ++port) EXPECT_GE(port_of(udp(kHost, port)), 1024);
+  harness(nat(
+      R"("port_range":{"first":1024,"last":1151},"preserve_ports":true,"mappings_per_host":1000)"));
+  std::set<uint16_t> given;
+  for (uint16_t port = 960; port < 1200; ++port) {
+    const PacketBuilder packet = udp(kHost, port);
+    if (out(packet) == "none") given.insert(port_of(packet));
+  }
+  EXPECT_EQ(given.size(), 128U);
+  EXPECT_EQ(*given.begin(), 1024);
+  EXPECT_EQ(*given.rbegin(), 1151);
 }
 
 TEST_P(Rfc4787, Req4_ParityIsKept) {
@@ -112,6 +123,15 @@ TEST_P(Rfc4787, Req6_OutboundPacketsRefresh) {
     pass_time(299);
     EXPECT_EQ(port_of(udp(kHost, 40000)), port);
   }
+}
+
+TEST_P(Rfc4787, Req6a_InboundPacketsOfAFlowRefresh) {
+  const uint16_t port = port_of(udp(kHost, 40000));
+  pass_time(200);
+  EXPECT_EQ(in(udp(kRemote, 5000, kExternal, port)), "none");
+  pass_time(200);  // 400 s after the last packet from the inside
+  EXPECT_EQ(harness().flows(), 1U);
+  EXPECT_EQ(port_of(udp(kHost, 40000, kOtherRemote)), port);
 }
 
 TEST_P(Rfc4787, Req8_AddressAndPortDependentFiltering) {

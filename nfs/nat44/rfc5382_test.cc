@@ -117,7 +117,7 @@ TEST(Rfc5382Config, Req5_TimersAreConfigurableAndNotBelowTheirLeast) {
   }
 }
 
-TEST_P(Rfc5382, Req6_HairpinningPresentsTheExternalSource) {
+TEST_P(Rfc5382, Req8_HairpinningPresentsTheExternalSource) {
   harness(nat(R"("filtering":"endpoint_independent")"));
   const uint16_t server = port_of(tcp(kHost, 40000, kRemote, 80, kTcpSyn));
   const Departure syn = hairpin(tcp(kOtherHost, 41000, kExternal, server, kTcpSyn));

@@ -18,6 +18,15 @@ INSTANTIATE_TEST_SUITE_P(Crashes, Rfc6888, testing::Values(Crash::kNever, Crash:
 
 constexpr char kBlocks[] = R"("port_blocks":{"ports":128,"blocks_per_host":2})";
 
+// DCCP, GRE, ESP, SCTP: nothing leaves with an inside address.
+TEST_P(Rfc6888, Req1_WhatIsNotTranslatedDoesNotPass) {
+  for (const int protocol : {33, 47, 50, 132}) {
+    EXPECT_EQ(out(udp(kHost, 2000).protocol(static_cast<uint8_t>(protocol))),
+              "nat_unsupported_protocol");
+  }
+  EXPECT_EQ(harness().flows(), 0U);
+}
+
 TEST_P(Rfc6888, Req2_PoolingIsPairedByDefault) {
   harness(with(R"(["203.0.113.10","203.0.113.11"])"));
   std::set<std::string> addresses;
@@ -161,7 +170,7 @@ TEST_P(Rfc6888, Req14_AHostsPortsLieInItsBlocksAndNobodyElses) {
   }
 }
 
-TEST_P(Rfc6888, Req14_PortsOfEachProtocolCountAlone) {
+TEST_P(Rfc6888, Req13_PortsOfEachProtocolCountAlone) {
   harness(nat(R"("port_blocks":{"ports":64})"));
   for (uint16_t port = 2000; port < 2064; ++port) {
     EXPECT_EQ(out(udp(kHost, port)), "none");
@@ -172,16 +181,18 @@ TEST_P(Rfc6888, Req14_PortsOfEachProtocolCountAlone) {
   EXPECT_EQ(leases(), 1U);
 }
 
-// Neighbouring inside ports do not lead to neighbouring external ones in a row.
+// Whoever knows a host's external ports up to now does not know how far away the next one is. The
+// host is of one bucket, so that a counter would show.
 TEST_P(Rfc6888, Req15_PortsAreHardToGuess) {
-  uint32_t neighbours = 0;
+  harness(nat(R"("mappings_per_host":1000)"));
+  std::set<int> steps;
   uint16_t last = port_of(udp(kHost, 2000));
   for (uint16_t port = 2002; port < 2200; port += 2) {
     const uint16_t next = port_of(udp(kHost, port));
-    neighbours += next == last + 2 ? 1 : 0;
+    steps.insert(next - last);
     last = next;
   }
-  EXPECT_LT(neighbours, 20U);
+  EXPECT_GT(steps.size(), 20U);
 }
 
 // ---- Static port forwards.
