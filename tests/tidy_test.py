@@ -109,6 +109,61 @@ def test_tests_named_for_requirements_exist():
     _none([name for name in named if name not in defined], "docs/nat44.md names tests that are there")
 
 
+def _first_cells(document, heading):
+    """The names in the first cells of the tables below a heading of a document, in order."""
+    text = _read(os.path.join(paths.ROOT, "docs", document))
+    section = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    assert section, f"docs/{document} has no section {heading}"
+    cells = re.findall(r"^\| (`[^|]*`) \|", section[1], re.M)
+    return [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+
+
+def _differences(documented, defined, what):
+    twice = sorted({name for name in documented if documented.count(name) > 1})
+    _none([f"{name}: not in the document" for name in sorted(defined - set(documented))] +
+          [f"{name}: not in the source" for name in sorted(set(documented) - defined)] +
+          [f"{name}: twice" for name in twice], what)
+
+
+def test_every_drop_reason_is_explained():
+    """The table of docs/operations.md has a row for each reason of the source, and no other; and each is somebody's."""
+    names = dict(re.findall(r'case DropReason::(k\w+):\s+return "(\w+)";',
+                            _read(os.path.join(paths.ROOT, "nfs", "drop_reason.cc"))))
+    assert names.pop("kNone", "") == "none", "the names of the drop reasons are not found"
+    _differences(_first_cells("operations.md", "Drop reasons"), set(names.values()),
+                 "docs/operations.md explains each drop reason")
+    used = set()
+    for path in _files("nfs", "dataplane", endings=(".h", ".cc")):
+        if not path.endswith("_test.cc") and "drop_reason." not in path:
+            used.update(re.findall(r"DropReason::(k\w+)", _read(path)))
+    _none([name for reason, name in names.items() if reason not in used], "each drop reason is given by something")
+
+
+def test_every_command_is_explained():
+    """The table of docs/operations.md has each command of flowkeepctl."""
+    source = _read(os.path.join(paths.ROOT, "controller", "ctl", "command_line.cc"))
+    table = re.search(r"kCommands = \{\{(.*?)\}\};", source, re.S)
+    commands = set(re.findall(r'^      \{"(\w+)"', table[1], re.M))
+    assert {"apply", "logs"} <= commands, commands
+    documented = {name.split()[0] for name in _first_cells("operations.md", "Commands")}
+    _differences(sorted(documented), commands, "docs/operations.md explains each command")
+
+
+def test_every_option_of_a_function_is_explained():
+    """docs/operations.md names each field of the functions' configurations, nested ones too."""
+    text = _read(os.path.join(paths.ROOT, "docs", "operations.md"))
+    section = re.search(r"^## Chain configuration\n(.*?)(?=^## )", text, re.M | re.S)[1]
+    words = {word for code in re.findall(r"`([^`\n]+)`", section) for word in re.findall(r"\w+", code)}
+    missing = []
+    for proto in _files("nfs", endings=(".proto",)):
+        if os.sep + "faulty" + os.sep in proto:
+            continue
+        fields = re.findall(r"^  (?:repeated )?\w+ (\w+) = \d+;", _read(proto), re.M)
+        assert fields, proto
+        missing += [f"{_relative(proto)}: {field}" for field in fields if field not in words]
+    _none(missing, "docs/operations.md names each option")
+
+
 def test_code_is_formatted():
     if not shutil.which("clang-format"):
         raise Skipped("clang-format is not installed")
