@@ -116,10 +116,14 @@ def fuzz(name, inputs, seed, corpus, limit_s=None):
 def run_bounded(tally):
     """Each fuzzer for a few inputs, from nothing but its seeds: for ./flowkeep test."""
     seed = int.from_bytes(os.urandom(3), "big") + 1
-    for name, fuzzer in FUZZERS.items():
+
+    def run(name):
         with tempfile.TemporaryDirectory(prefix="flowkeep-fuzz-") as corpus:
-            outcome = fuzz(name, fuzzer.test_inputs, seed, corpus, _TEST_LIMIT_S)
-        tally.report(f"fuzzer {name}: {outcome.count()}", outcome.passed(), outcome.seconds, outcome.output)
+            return fuzz(name, FUZZERS[name].test_inputs, seed, corpus, _TEST_LIMIT_S)
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for outcome in pool.map(run, FUZZERS):
+            tally.report(f"fuzzer {outcome.name}: {outcome.count()}", outcome.passed(), outcome.seconds, outcome.output)
 
 
 def _replay(name, path):
