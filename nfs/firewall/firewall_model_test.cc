@@ -121,7 +121,6 @@ std::string written(const ModelRule& rule, size_t number) {
   if (!rule.direction.empty()) text += R"(,"direction":")" + rule.direction + '"';
   if (!rule.protocol.empty()) text += R"(,"protocol":")" + rule.protocol + '"';
   if (!rule.family.empty()) text += R"(,"family":")" + rule.family + '"';
-  // Addresses of the other family would leave nothing of the rule: prefixes of one side are enough.
   const auto add_addresses = [&](const char* field, const std::optional<Range>& hosts) {
     if (hosts) text += std::string(R"(,")") + field + R"(":)" + addresses_of(*hosts);
   };
@@ -311,7 +310,7 @@ ModelRule random_rule(Chance& chance) {
   const bool of_ports = rule.protocol == "tcp" || rule.protocol == "udp";
   const bool of_icmp = rule.protocol == "icmp" || rule.protocol == "icmpv6";
   if (!of_icmp) rule.family = chance.one_of<std::string>({"", "any", "ipv4", "ipv6"});
-  // A family of its own, or one that the protocol has, may contradict the addresses' other one.
+  // Addresses are written in both families, which a rule of one family refuses.
   const bool both_families = !of_icmp && (rule.family.empty() || rule.family == "any");
   if (both_families && chance.once_in(2)) rule.sources = chance.range(1, kHosts);
   if (both_families && chance.once_in(2)) rule.destinations = chance.range(1, kHosts);
