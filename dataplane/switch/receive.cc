@@ -236,6 +236,9 @@ bool Switch::fits_path(size_t port_index, rte_mbuf* packet) {
 // A packet from the inside to an address that the chain translates to: it comes back from the
 // outside, as if it had been there (RFC 4787 REQ-9). Its time to live is that of one hop.
 void Switch::reenter(ChainBlock& chain, rte_mbuf* packet) {
+  // The ports of a chain that is being removed feed it no more, while its workers still finish.
+  if (ports_[chain.outside_port].chain != int{meta_of(packet).chain})
+    return drop_of_chain(chain, packet, DropReason::kNoChain);
   reentered_ = true;
   const DropReason refused = look_at(chain.outside_port, packet);
   if (refused != DropReason::kNone) return drop_of_chain(chain, packet, refused);
