@@ -117,6 +117,8 @@ DropReason Switch::look_at(size_t port_index, rte_mbuf* packet) {
   meta.in_port = static_cast<uint8_t>(port_index);
   meta.arrived_tsc = now_tsc_;
   meta.side = side;
+  // What a frame has beyond its packet is not sent on, nor measured against an MTU.
+  if (refused == DropReason::kNone) packet->pkt_len = packet->data_len = meta.length;
   return refused;
 }
 
