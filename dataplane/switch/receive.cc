@@ -98,6 +98,7 @@ void Switch::ingest(size_t port_index, rte_mbuf* packet) {
   DropReason refused = look_at(port_index, packet);
   if (refused == DropReason::kNeighbourDiscovery) [[unlikely]]
     return handle_neighbour_discovery(port_index, packet);
+  if (refused == DropReason::kMulticastListener) return drop(port_index, packet, refused);
   if (!to_us) return drop(port_index, packet, DropReason::kNotForUs);
   if (refused == DropReason::kFragment) [[unlikely]] {
     packet = reassemble(port_index, packet);
