@@ -2,6 +2,7 @@
 #include "dataplane/acl_classifier.h"
 
 #include <gtest/gtest.h>
+#include <rte_malloc.h>
 
 #include <cstdio>
 #include <random>
@@ -125,6 +126,33 @@ TEST(AclClassifier, WhatTakesTooMuchIsRefusedWithItsReason) {
   uint32_t found = 0;
   acl.classify({&tuple, 1}, {&found, 1});
   EXPECT_EQ(found, kNoRule);
+}
+
+// A trial, too, whose end is that of its process.
+TEST(AclClassifier, NothingIsLeftInMemoryWhenATableIsGone) {
+  std::vector<ClassifierRule> rules;
+  for (uint32_t i = 0; i < 2'000; ++i) {
+    ClassifierRule rule;
+    rule.family = AddressFamily::kIpv4;
+    rule.src = address_bytes(Be32::from_host(0x0a000000U + i));
+    rule.src_bits = 32;
+    rule.any_protocol = true;
+    rule.rule = i;
+    rules.push_back(rule);
+  }
+  ASSERT_TRUE(AclClassifier().build({rules.front()}).ok());  // EAL is up
+  const auto allocated = [] {
+    rte_malloc_socket_stats stats{};
+    EXPECT_EQ(rte_malloc_get_socket_stats(0, &stats), 0);
+    return stats.heap_allocsz_bytes;
+  };
+  const size_t before = allocated();
+  {
+    AclClassifier acl;
+    ASSERT_TRUE(acl.build(rules).ok());
+    EXPECT_GT(allocated(), before);
+  }
+  EXPECT_EQ(allocated(), before);
 }
 
 TEST(AclClassifier, WithoutRulesNothingMatches) {
