@@ -83,14 +83,20 @@ Result<std::unique_ptr<SwitchPort>> SwitchPort::open(const PortConfig& config, P
     }
   }
   if (!found) return unavailable(field, "\"" + config.device + "\" brought no Ethernet port");
+  port->find_sockets(sockets_before);  // for the MTU
   const Result<void> started = port->start(packets);
   if (!started) return started.error();
-  for (const int fd : packet_sockets()) {
-    if (!sockets_before.contains(fd)) port->wait_fds_.push_back(fd);
-  }
-  if (!port->wait_fds_.empty()) port->interface_ = interface_of(port->wait_fds_.front());
+  port->find_sockets(sockets_before);  // some drivers open them at the start
   port->refresh_link();
   return port;
+}
+
+void SwitchPort::find_sockets(const std::set<int>& before) {
+  wait_fds_.clear();
+  for (const int fd : packet_sockets()) {
+    if (!before.contains(fd)) wait_fds_.push_back(fd);
+  }
+  if (!wait_fds_.empty()) interface_ = interface_of(wait_fds_.front());
 }
 
 Result<void> SwitchPort::start(rte_mempool* packets) {
@@ -124,11 +130,27 @@ Result<void> SwitchPort::start(rte_mempool* packets) {
   return {};
 }
 
+// The af_packet driver says 1500 whatever its interface carries.
+uint32_t SwitchPort::device_mtu() const {
+  ifreq request{};
+  std::strncpy(request.ifr_name, interface_.c_str(), IFNAMSIZ - 1);
+  if (!interface_.empty() && ioctl(wait_fds_.front(), SIOCGIFMTU, &request) == 0)
+    return static_cast<uint32_t>(request.ifr_mtu);
+  uint16_t mtu = 0;
+  return rte_eth_dev_get_mtu(id_, &mtu) == 0 ? mtu : kDefaultMtu;
+}
+
 // The device carries at least what is configured. What is not configured follows the device.
 Result<void> SwitchPort::agree_on_mtu() {
-  uint16_t device_mtu = 0;
-  if (rte_eth_dev_get_mtu(id_, &device_mtu) != 0) device_mtu = kDefaultMtu;
-  mtu_ = config_.mtu == 0 ? std::min<uint32_t>(device_mtu, kDefaultMtu) : config_.mtu;
+  const uint32_t device_mtu = this->device_mtu();
+  const uint32_t smallest = speaks_ipv6() ? kSmallestIpv6Mtu : kSmallestMtu;
+  mtu_ = config_.mtu == 0 ? std::min(device_mtu, kDefaultMtu) : config_.mtu;
+  if (mtu_ < smallest) {
+    return unavailable("ports[" + config_.name + "].device",
+                       "\"" + config_.device + "\" carries " + std::to_string(mtu_) +
+                           " bytes; accepted: " + std::to_string(smallest) +
+                           " or more, or an mtu of the port to which it is raised");
+  }
   if (mtu_ <= device_mtu) return {};
   const int code = rte_eth_dev_set_mtu(id_, static_cast<uint16_t>(mtu_));
   if (code == 0) return {};
