@@ -60,6 +60,39 @@ std::string interface_of(int packet_socket) {
   return name;
 }
 
+// Of the prefixes that contain the address: the first; nullptr if there is none.
+template <typename Prefix, typename Address>
+const Prefix* connected(const std::vector<Prefix>& own, const Address& address) {
+  const auto found = std::ranges::find_if(
+      own, [&address](const Prefix& prefix) { return prefix.contains(address); });
+  return found == own.end() ? nullptr : &*found;
+}
+
+template <typename Prefix, typename Address>
+bool has_address(const std::vector<Prefix>& own, const Address& address) {
+  return std::ranges::find(own, address, &Prefix::address) != own.end();
+}
+
+// The destination itself on a connected prefix, else the longest route's gateway; 0: none.
+template <typename Prefix, typename Route, typename Address>
+Address hop_towards(const std::vector<Prefix>& own, const std::vector<Route>& routes,
+                    const Address& destination) {
+  if (connected(own, destination) != nullptr) return destination;
+  const Route* best = nullptr;
+  for (const Route& route : routes) {
+    if (!route.prefix.contains(destination)) continue;
+    if (best == nullptr || route.prefix.length > best->prefix.length) best = &route;
+  }
+  return best == nullptr ? Address{} : best->via;
+}
+
+// The address to speak from; `own` has one at least.
+template <typename Prefix, typename Address>
+Address source_towards(const std::vector<Prefix>& own, const Address& address) {
+  const Prefix* prefix = connected(own, address);
+  return prefix == nullptr ? own.front().address : prefix->address;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<SwitchPort>> SwitchPort::open(const PortConfig& config, PortBlock& block,
@@ -221,57 +254,31 @@ bool SwitchPort::interface_up() const {
 }
 
 bool SwitchPort::is_own_address(Be32 address) const {
-  return std::any_of(config_.addresses.begin(), config_.addresses.end(),
-                     [address](const Ipv4Prefix& own) { return own.address == address; });
+  return has_address(config_.addresses, address);
 }
 
 Be32 SwitchPort::next_hop(Be32 destination) const {
-  for (const Ipv4Prefix& own : config_.addresses) {
-    if (own.contains(destination)) return destination;
-  }
-  const RouteConfig* best = nullptr;
-  for (const RouteConfig& route : config_.routes) {
-    if (!route.prefix.contains(destination)) continue;
-    if (best == nullptr || route.prefix.length > best->prefix.length) best = &route;
-  }
-  return best == nullptr ? Be32{} : best->via;
+  return hop_towards(config_.addresses, config_.routes, destination);
 }
 
 Be32 SwitchPort::source_for(Be32 neighbour) const {
-  for (const Ipv4Prefix& own : config_.addresses) {
-    if (own.contains(neighbour)) return own.address;
-  }
-  return config_.addresses.empty() ? Be32{} : config_.addresses.front().address;
+  return config_.addresses.empty() ? Be32{} : source_towards(config_.addresses, neighbour);
 }
 
 bool SwitchPort::is_own_address(const Ipv6Address& address) const {
-  if (!speaks_ipv6()) return false;
-  return address == link_local_ ||
-         std::any_of(config_.ipv6_addresses.begin(), config_.ipv6_addresses.end(),
-                     [&address](const Ipv6Prefix& own) { return own.address == address; });
+  return speaks_ipv6() && (address == link_local_ || has_address(config_.ipv6_addresses, address));
 }
 
 Ipv6Address SwitchPort::next_hop(const Ipv6Address& destination) const {
   if (!speaks_ipv6()) return {};
   if (is_link_local(destination)) return destination;
-  for (const Ipv6Prefix& own : config_.ipv6_addresses) {
-    if (own.contains(destination)) return destination;
-  }
-  const Ipv6RouteConfig* best = nullptr;
-  for (const Ipv6RouteConfig& route : config_.ipv6_routes) {
-    if (!route.prefix.contains(destination)) continue;
-    if (best == nullptr || route.prefix.length > best->prefix.length) best = &route;
-  }
-  return best == nullptr ? Ipv6Address{} : best->via;
+  return hop_towards(config_.ipv6_addresses, config_.ipv6_routes, destination);
 }
 
 Ipv6Address SwitchPort::source_for(const Ipv6Address& destination) const {
   if (!speaks_ipv6()) return {};
   if (is_link_local(destination)) return link_local_;
-  for (const Ipv6Prefix& own : config_.ipv6_addresses) {
-    if (own.contains(destination)) return own.address;
-  }
-  return config_.ipv6_addresses.front().address;
+  return source_towards(config_.ipv6_addresses, destination);
 }
 
 }  // namespace flowkeep
