@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <fstream>
 #include <initializer_list>
+#include <map>
 #include <set>
 #include <sstream>
 
@@ -328,22 +329,22 @@ void check_ports(const std::vector<PortConfig>& ports, std::optional<Error>& err
              "\"" + ports[i].device + "\" is used twice (" + other +
                  "); a device has one port and one role, inside or outside");
       }
-      for (const Ipv6Prefix& mine : ports[i].ipv6_addresses) {
-        for (const Ipv6Prefix& theirs : ports[j].ipv6_addresses) {
-          if (mine.address == theirs.address) {
-            fail(i, "addresses", format_ipv6(mine.address) + " is used twice (" + other + ")");
-          }
-        }
-      }
-      for (const Ipv4Prefix& mine : ports[i].addresses) {
-        for (const Ipv4Prefix& theirs : ports[j].addresses) {
-          if (mine.address == theirs.address) {
-            fail(i, "addresses", format_ipv4(mine.address) + " is used twice (" + other + ")");
-          }
-        }
-      }
     }
   }
+  const auto addresses_twice = [&](auto addresses, auto format) {
+    std::map<std::string, size_t> port_of;
+    for (size_t i = 0; i < ports.size(); ++i) {
+      for (const auto& prefix : ports[i].*addresses) {
+        const std::string address = format(prefix.address);
+        if (const auto [at, is_new] = port_of.emplace(address, i); !is_new)
+          fail(i, "addresses",
+               address + " is used twice (ports[" + std::to_string(at->second) + "])");
+      }
+    }
+  };
+  addresses_twice(&PortConfig::addresses, [](Be32 address) { return format_ipv4(address); });
+  addresses_twice(&PortConfig::ipv6_addresses,
+                  [](const Ipv6Address& address) { return format_ipv6(address); });
 }
 
 Hugepages read_hugepages(Reader& packets) {
