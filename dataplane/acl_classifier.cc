@@ -5,6 +5,7 @@
 #include <rte_errno.h>
 #include <rte_memory.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -76,6 +77,7 @@ constexpr rlim_t kBuildSeconds = 60;    // of processor time
 constexpr rlim_t kBuildBytes = rlim_t{3} << 30;
 constexpr size_t kTableBytes = size_t{512} << 20;
 constexpr const char* kEalMebibytes = "1024";
+constexpr rlim_t kEalBytes = rlim_t{1024} << 20;
 
 bool start_private_eal() {
   static const bool kStarted = [] {
@@ -209,18 +211,43 @@ Result<rte_acl_ctx*> build_table(const std::vector<ClassifierRule>& rules) {
   return fail(step, code);
 }
 
+// EAL's memory is a shared mapping without huge pages too, while what describes it is each
+// process's own: what a child allocates would be lost to its parent, and what it was about to write
+// when it was killed would be found by it.
+bool make_eal_memory_private() {
+  return rte_memseg_list_walk(
+             [](const rte_memseg_list* list, void*) {
+               if (list->external != 0) return 0;
+               const int fd = rte_memseg_get_fd(rte_mem_virt2memseg(list->base_va, list));
+               const int flags = MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE;
+               return fd >= 0 && mmap(list->base_va, list->len, PROT_READ | PROT_WRITE, flags, fd,
+                                      0) != MAP_FAILED
+                          ? 0
+                          : -1;
+             },
+             nullptr) == 0;
+}
+
+// In the child of try_table(): its exit status.
+template <size_t Words>
+int try_build(const std::vector<ClassifierRule>& rules, pid_t parent) {
+  // It has inherited the state pool's lock, and may not keep it longer than its parent does.
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != parent) return 1;
+  const rlimit cpu{kBuildSeconds, kBuildSeconds};
+  const rlimit memory{kBuildBytes + kEalBytes, kBuildBytes + kEalBytes};
+  setrlimit(RLIMIT_CPU, &cpu);
+  setrlimit(RLIMIT_DATA, &memory);
+  return make_eal_memory_private() && build_table<Words>(rules).ok() ? 0 : 1;
+}
+
 // Would the table be built within the limits? Tried in a child, which is killed if not.
 template <size_t Words>
 Result<void> try_table(const std::vector<ClassifierRule>& rules) {
+  const pid_t parent = getpid();
   const pid_t child = fork();
   if (child < 0) return internal_error("rules", std::string("fork: ") + std::strerror(errno));
-  if (child == 0) {
-    const rlimit cpu{kBuildSeconds, kBuildSeconds};
-    const rlimit memory{kBuildBytes, kBuildBytes};
-    setrlimit(RLIMIT_CPU, &cpu);
-    setrlimit(RLIMIT_DATA, &memory);
-    _exit(build_table<Words>(rules).ok() ? 0 : 1);
-  }
+  if (child == 0) _exit(try_build<Words>(rules, parent));
   int status = 0;
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }

@@ -2,8 +2,14 @@
 #include "dataplane/acl_classifier.h"
 
 #include <gtest/gtest.h>
+#include <rte_malloc.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <csignal>
 #include <cstdio>
+#include <fstream>
 #include <random>
 #include <string>
 
@@ -125,6 +131,69 @@ TEST(AclClassifier, WhatTakesTooMuchIsRefusedWithItsReason) {
   uint32_t found = 0;
   acl.classify({&tuple, 1}, {&found, 1});
   EXPECT_EQ(found, kNoRule);
+}
+
+std::vector<ClassifierRule> host_rules(uint32_t count) {
+  std::vector<ClassifierRule> rules;
+  for (uint32_t i = 0; i < count; ++i) {
+    ClassifierRule rule;
+    rule.family = AddressFamily::kIpv4;
+    rule.src = address_bytes(Be32::from_host(0x0a000000U + i));
+    rule.src_bits = 32;
+    rule.any_protocol = true;
+    rule.rule = i;
+    rules.push_back(rule);
+  }
+  return rules;
+}
+
+// A trial, too, whose end is that of its process.
+TEST(AclClassifier, NothingIsLeftInMemoryWhenATableIsGone) {
+  const std::vector<ClassifierRule> rules = host_rules(2'000);
+  ASSERT_TRUE(AclClassifier().build({rules.front()}).ok());  // EAL is up
+  const auto allocated = [] {
+    rte_malloc_socket_stats stats{};
+    EXPECT_EQ(rte_malloc_get_socket_stats(0, &stats), 0);
+    return stats.heap_allocsz_bytes;
+  };
+  const size_t before = allocated();
+  {
+    AclClassifier acl;
+    ASSERT_TRUE(acl.build(rules).ok());
+    EXPECT_GT(allocated(), before);
+  }
+  EXPECT_EQ(allocated(), before);
+}
+
+// The first child of a process; 0 if it has none.
+pid_t child_of(pid_t parent) {
+  const std::string id = std::to_string(parent);
+  std::ifstream children("/proc/" + id + "/task/" + id + "/children");
+  pid_t child = 0;
+  children >> child;
+  return child;
+}
+
+TEST(AclClassifier, ATrialEndsWithItsParent) {
+  const std::vector<ClassifierRule> rules = host_rules(20'000);
+  ASSERT_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);  // the trial becomes our child
+  const pid_t builder = fork();
+  if (builder == 0) {
+    AclClassifier acl;
+    _exit(acl.build(rules).ok() ? 0 : 1);
+  }
+  pid_t trial = 0;
+  while ((trial = child_of(builder)) == 0 && waitpid(builder, nullptr, WNOHANG) == 0) {
+  }
+  ASSERT_NE(trial, 0);
+  kill(trial, SIGSTOP);  // it does not get done before its parent dies
+  kill(builder, SIGKILL);
+  ASSERT_EQ(waitpid(builder, nullptr, 0), builder);
+  kill(trial, SIGCONT);
+  int status = 0;
+  ASSERT_EQ(waitpid(trial, &status, 0), trial);
+  EXPECT_FALSE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  prctl(PR_SET_CHILD_SUBREAPER, 0);
 }
 
 TEST(AclClassifier, WithoutRulesNothingMatches) {

@@ -39,8 +39,8 @@ struct alignas(64) ChainCounters {
   void count(const PacketMeta& meta) {
     if (meta.counts[0] == 0) return;
     for (Bank& bank : banks) {
-      if (static_cast<uint8_t>(bank.revision.load(std::memory_order_relaxed)) != meta.revision)
-        continue;
+      const uint32_t revision = bank.revision.load(std::memory_order_relaxed);
+      if (revision == 0 || static_cast<uint8_t>(revision) != meta.revision) continue;
       for (const uint16_t number : meta.counts) {
         if (number == 0 || number > kMaxChainCounters) return;
         std::atomic<uint64_t>& packets = bank.packets[number - 1];

@@ -1,6 +1,7 @@
 #include "dataplane/function_report.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "dataplane/agent_status.h"
 #include "dataplane/chain_revision.h"
@@ -35,11 +36,29 @@ void add_counters(const ChainCounters::Bank& bank, const std::vector<std::string
   }
 }
 
-void add_events(const EventRing& ring, uint64_t after, uint32_t revision,
+// How far a reader has come in a slot's ring: two numbers of a report's `after`.
+struct Read {
+  uint64_t position = 0;
+  uint64_t lost = 0;  // EventRing::lost() that he has been told of
+};
+constexpr int kNumbersOfRead = 2;
+
+// Of the slot that is the n-th of the chain. Nothing: he asks for the first time.
+std::optional<Read> read_so_far(const node::v1::FunctionReportRequest& request, int slot) {
+  const int at = slot * kNumbersOfRead;
+  if (at + kNumbersOfRead > request.after_size()) return std::nullopt;
+  return Read{request.after(at), request.after(at + 1)};
+}
+
+void add_events(const EventRing& ring, std::optional<Read> before, uint32_t revision,
                 const std::vector<std::string>& names, node::v1::FunctionReport& report) {
-  const uint64_t end = ring.end();
-  uint64_t lost = ring.begin() > after && after != 0 ? ring.begin() - after : 0;
-  for (uint64_t at = std::max(ring.begin(), after); at < end; ++at) {
+  const uint64_t begin = ring.begin(), end = ring.end(), never_kept = ring.lost();
+  // Beyond the end: the node has started anew.
+  const uint64_t after = before && before->position <= end ? before->position : begin;
+  uint64_t lost = begin > after ? begin - after : 0;
+  // Less than before: the ring has begun anew.
+  lost += before && before->lost <= never_kept ? never_kept - before->lost : never_kept;
+  for (uint64_t at = std::max(begin, after); at < end; ++at) {
     const auto event = ring.read(at);
     if (!event) {
       ++lost;
@@ -53,7 +72,17 @@ void add_events(const EventRing& ring, uint64_t after, uint32_t revision,
     for (const uint64_t value : event->values) told.add_values(value);
   }
   report.add_after(end);
-  report.set_events_lost(report.events_lost() + lost + ring.lost());
+  report.add_after(never_kept);
+  report.set_events_lost(report.events_lost() + lost);
+}
+
+// The oldest are left out. Who asks for what came after an earlier report has lost them.
+void keep_latest(uint32_t limit, bool is_first, node::v1::FunctionReport& report) {
+  const auto count = static_cast<uint32_t>(report.events_size());
+  if (count <= limit) return;
+  const uint32_t beyond = count - limit;
+  report.mutable_events()->DeleteSubrange(0, static_cast<int>(beyond));
+  if (!is_first) report.set_events_lost(report.events_lost() + beyond);
 }
 
 }  // namespace
@@ -87,15 +116,12 @@ Result<node::v1::FunctionReport> function_report(const Arena& arena, CounterName
   int slots = 0;
   for (const WorkerSlot& slot : header.slots) {
     if (slot.in_use.load() == 0 || slot.chain.load() != static_cast<uint32_t>(index)) continue;
-    const uint64_t after = slots < request.after_size() ? request.after(slots) : 0;
-    ++slots;
-    add_events(slot.events, after, revision, known, report);
+    add_events(slot.events, read_so_far(request, slots++), revision, known, report);
   }
   std::stable_sort(report.mutable_events()->begin(), report.mutable_events()->end(),
                    [](const auto& a, const auto& b) { return a.at_s() < b.at_s(); });
-  const int limit = static_cast<int>(request.limit() == 0 ? kDefaultEvents : request.limit());
-  if (report.events_size() > limit)
-    report.mutable_events()->DeleteSubrange(0, report.events_size() - limit);
+  keep_latest(request.limit() == 0 ? kDefaultEvents : request.limit(), request.after().empty(),
+              report);
   return report;
 }
 

@@ -14,6 +14,9 @@ using Ipv6Address = std::array<uint8_t, 16>;  // as it lies on the wire
 inline bool is_unspecified(const Ipv6Address& address) {
   return address == Ipv6Address{};
 }
+inline bool is_loopback(const Ipv6Address& address) {
+  return address == Ipv6Address{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};
+}
 inline bool is_multicast(const Ipv6Address& address) {
   return address[0] == 0xff;
 }

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <fstream>
 #include <initializer_list>
+#include <map>
 #include <set>
 #include <sstream>
 
@@ -23,8 +24,10 @@ class Reader {
   void only(std::initializer_list<const char*> known) {
     if (error_ || !node_.IsDefined() || node_.IsNull()) return;
     if (!node_.IsMap()) return fail(path_, "must be a mapping");
+    std::set<std::string> seen;
     for (const auto& entry : node_) {
       const auto key = entry.first.as<std::string>();
+      if (!seen.insert(key).second) return fail(child(key), "is given twice; accepted: once");
       if (std::find(known.begin(), known.end(), key) != known.end()) continue;
       std::string accepted;
       for (const char* name : known) accepted += (accepted.empty() ? "" : ", ") + std::string(name);
@@ -39,20 +42,36 @@ class Reader {
     return path_.empty() ? key : path_ + "." + key;
   }
 
-  void text(const char* key, std::string& target, bool required = false) {
-    if (error_) return;
-    if (!has(key)) {
-      if (required) fail(child(key), "is missing");
-      return;
-    }
+  void text(const char* key, std::string& target) {
+    if (error_ || !has(key)) return;
     if (!node_[key].IsScalar()) return fail(child(key), "must be text");
     target = node_[key].as<std::string>();
-    if (required && target.empty()) fail(child(key), "is empty");
+  }
+  // If it is there.
+  void text_not_empty(const char* key, std::string& target) {
+    text(key, target);
+    if (has(key) && target.empty()) fail(child(key), "is empty");
+  }
+  void required_text(const char* key, std::string& target) {
+    text_not_empty(key, target);
+    if (!has(key)) fail(child(key), "is missing");
+  }
+  // "HOST:PORT", if it is there.
+  void endpoint(const char* key, std::string& target) {
+    text(key, target);
+    if (error_ || !has(key)) return;
+    const size_t colon = target.rfind(':');
+    const std::string port = colon == std::string::npos ? "" : target.substr(colon + 1);
+    uint16_t number = 0;
+    const auto [end, failed] = std::from_chars(port.data(), port.data() + port.size(), number);
+    if (failed == std::errc() && end == port.data() + port.size() && number != 0 && colon != 0)
+      return;
+    fail(child(key), "\"" + target + "\" is not accepted; HOST:PORT is, such as 192.0.2.1:7470");
   }
   void number(const char* key, uint32_t& target, uint32_t low, uint32_t high) {
     std::string written;
     text(key, written);
-    if (error_ || written.empty()) return;
+    if (error_ || !has(key)) return;
     uint32_t value = 0;
     const auto [end, failed] =
         std::from_chars(written.data(), written.data() + written.size(), value);
@@ -66,7 +85,7 @@ class Reader {
   void flag(const char* key, bool& target) {
     std::string written;
     text(key, written);
-    if (error_ || written.empty()) return;
+    if (error_ || !has(key)) return;
     if (written != "true" && written != "false") {
       return fail(child(key), "\"" + written + "\" is not accepted; true or false is");
     }
@@ -76,7 +95,7 @@ class Reader {
   void bytes(const char* key, uint64_t& target) {
     std::string written;
     text(key, written);
-    if (error_ || written.empty()) return;
+    if (error_ || !has(key)) return;
     uint64_t value = 0;
     const auto [end, failed] =
         std::from_chars(written.data(), written.data() + written.size(), value);
@@ -128,6 +147,30 @@ bool parse_mac(const std::string& text, uint8_t* mac) {
          used == static_cast<int>(text.size());
 }
 
+bool is_empty_text(const YAML::Node& node) {
+  return node.IsDefined() && node.IsScalar() && node.Scalar().empty();
+}
+
+// Of a host (RFC 1122 section 3.2.1.3).
+bool is_unicast(Be32 address) {
+  const uint32_t first = address.host() >> 24;
+  return first != 0 && first != 127 && first < 224;
+}
+
+bool is_unicast(const Ipv6Address& address) {
+  return !is_unspecified(address) && !is_loopback(address) && !is_multicast(address);
+}
+
+// Says what is wrong with an address that should be of a host.
+template <typename Address>
+bool accept_host(Reader& reader, const std::string& field, const std::string& written,
+                 const Address& address) {
+  if (reader.error()) return false;
+  if (is_unicast(address)) return true;
+  reader.fail(field, "\"" + written + "\" is not accepted; the address of a host is");
+  return false;
+}
+
 bool is_ipv6(const std::string& text) {
   return text.find(':') != std::string::npos;
 }
@@ -138,19 +181,21 @@ void read_routes(Reader& port, PortConfig& config) {
     Reader route(port["routes"][i], path, port.error());
     route.only({"prefix", "via"});
     std::string prefix, via;
-    route.text("prefix", prefix, true);
-    route.text("via", via, true);
+    route.required_text("prefix", prefix);
+    route.required_text("via", via);
     if (port.error()) return;
     if (is_ipv6(prefix)) {
       Ipv6RouteConfig parsed;
       if (!route.take(parse_ipv6_prefix(prefix, path + ".prefix"), parsed.prefix)) return;
       if (!route.take(parse_ipv6(via, path + ".via"), parsed.via)) return;
+      if (!accept_host(route, path + ".via", via, parsed.via)) return;
       config.ipv6_routes.push_back(parsed);
       continue;
     }
     RouteConfig parsed;
     if (!route.take(parse_prefix(prefix, path + ".prefix"), parsed.prefix)) return;
     if (!route.take(parse_ipv4(via, path + ".via"), parsed.via)) return;
+    if (!accept_host(route, path + ".via", via, parsed.via)) return;
     config.routes.push_back(parsed);
   }
 }
@@ -161,13 +206,15 @@ void read_neighbours(Reader& port, PortConfig& config) {
     Reader neighbour(port["neighbours"][i], path, port.error());
     neighbour.only({"address", "mac"});
     std::string address, mac;
-    neighbour.text("address", address, true);
-    neighbour.text("mac", mac, true);
+    neighbour.required_text("address", address);
+    neighbour.required_text("mac", mac);
     if (port.error()) return;
     uint8_t octets[6];
-    if (!parse_mac(mac, octets)) {
-      return neighbour.fail(path + ".mac",
-                            "\"" + mac + "\" is no MAC address; accepted: 02:00:00:00:00:01");
+    // The lowest bit of the first octet: of a group (IEEE 802).
+    if (!parse_mac(mac, octets) || (octets[0] & 1) != 0) {
+      return neighbour.fail(
+          path + ".mac",
+          "\"" + mac + "\" is no MAC address of a host; accepted: 02:00:00:00:00:01");
     }
     NeighbourConfig parsed;
     Ipv6NeighbourConfig ipv6;
@@ -190,8 +237,12 @@ void read_addresses(Reader& port, PortConfig& config) {
     Ipv4Prefix ipv4;
     Ipv6Prefix ipv6;
     if (is_ipv6(written)) {
-      if (port.take(parse_ipv6_prefix(written, field), ipv6)) config.ipv6_addresses.push_back(ipv6);
-    } else if (port.take(parse_prefix(written, field), ipv4)) {
+      if (!port.take(parse_ipv6_prefix(written, field), ipv6)) return;
+      if (!accept_host(port, field, written, ipv6.address)) return;
+      config.ipv6_addresses.push_back(ipv6);
+    } else {
+      if (!port.take(parse_prefix(written, field), ipv4)) return;
+      if (!accept_host(port, field, written, ipv4.address)) return;
       config.addresses.push_back(ipv4);
     }
   }
@@ -225,9 +276,9 @@ PortConfig read_port(const YAML::Node& node, const std::string& path, std::optio
   std::string role;
   port.only({"name", "device", "role", "addresses", "routes", "neighbours", "promiscuous", "mtu",
              "vlan"});
-  port.text("name", config.name, true);
-  port.text("device", config.device, true);
-  port.text("role", role, true);
+  port.required_text("name", config.name);
+  port.required_text("device", config.device);
+  port.required_text("role", role);
   port.flag("promiscuous", config.promiscuous);
   port.number("mtu", config.mtu, kSmallestMtu, kLargestMtu);
   if (error) return config;
@@ -278,22 +329,22 @@ void check_ports(const std::vector<PortConfig>& ports, std::optional<Error>& err
              "\"" + ports[i].device + "\" is used twice (" + other +
                  "); a device has one port and one role, inside or outside");
       }
-      for (const Ipv6Prefix& mine : ports[i].ipv6_addresses) {
-        for (const Ipv6Prefix& theirs : ports[j].ipv6_addresses) {
-          if (mine.address == theirs.address) {
-            fail(i, "addresses", format_ipv6(mine.address) + " is used twice (" + other + ")");
-          }
-        }
-      }
-      for (const Ipv4Prefix& mine : ports[i].addresses) {
-        for (const Ipv4Prefix& theirs : ports[j].addresses) {
-          if (mine.address == theirs.address) {
-            fail(i, "addresses", format_ipv4(mine.address) + " is used twice (" + other + ")");
-          }
-        }
-      }
     }
   }
+  const auto addresses_twice = [&](auto addresses, auto format) {
+    std::map<std::string, size_t> port_of;
+    for (size_t i = 0; i < ports.size(); ++i) {
+      for (const auto& prefix : ports[i].*addresses) {
+        const std::string address = format(prefix.address);
+        if (const auto [at, is_new] = port_of.emplace(address, i); !is_new)
+          fail(i, "addresses",
+               address + " is used twice (ports[" + std::to_string(at->second) + "])");
+      }
+    }
+  };
+  addresses_twice(&PortConfig::addresses, [](Be32 address) { return format_ipv4(address); });
+  addresses_twice(&PortConfig::ipv6_addresses,
+                  [](const Ipv6Address& address) { return format_ipv6(address); });
 }
 
 Hugepages read_hugepages(Reader& packets) {
@@ -311,7 +362,7 @@ Hugepages read_hugepages(Reader& packets) {
 void read_pool(Reader& pool, NodeConfig& config) {
   pool.only(
       {"path", "size", "emulate_pmem", "power_cut_drills", "fence_delay_ns", "line_delay_ns"});
-  pool.text("path", config.pool_path, true);
+  pool.required_text("path", config.pool_path);
   pool.bytes("size", config.pool_bytes);
   pool.flag("emulate_pmem", config.emulate_pmem);
   pool.flag("power_cut_drills", config.power_cut_drills);
@@ -331,12 +382,12 @@ NodeConfig read_node(const YAML::Node& root, std::optional<Error>& error) {
             "dead_letters", "switch", "ports"});
   Reader node(root["node"], "node", error);
   node.only({"name"});
-  node.text("name", config.name);
-  top.text("controller", config.controller);
-  top.text("state_dir", config.state_dir);
+  node.text_not_empty("name", config.name);
+  if (!is_empty_text(root["controller"])) top.endpoint("controller", config.controller);
+  top.text_not_empty("state_dir", config.state_dir);
   Reader agent(root["agent"], "agent", error);
   agent.only({"listen"});
-  agent.text("listen", config.agent_listen);
+  agent.endpoint("listen", config.agent_listen);
   Reader pool(root["pool"], "pool", error);
   read_pool(pool, config);
   Reader packets(root["packets"], "packets", error);
@@ -361,7 +412,10 @@ NodeConfig read_node(const YAML::Node& root, std::optional<Error>& error) {
   Reader the_switch(root["switch"], "switch", error);
   the_switch.only({"eal_arguments"});
   for (size_t i = 0; i < the_switch.items("eal_arguments"); ++i) {
-    config.eal_arguments.push_back(the_switch["eal_arguments"][i].as<std::string>(""));
+    const YAML::Node argument = the_switch["eal_arguments"][i];
+    if (!argument.IsScalar())
+      the_switch.fail("switch.eal_arguments[" + std::to_string(i) + "]", "must be text");
+    config.eal_arguments.push_back(argument.as<std::string>(""));
   }
   for (size_t i = 0; i < top.items("ports"); ++i) {
     config.ports.push_back(read_port(top["ports"][i], "ports[" + std::to_string(i) + "]", error));

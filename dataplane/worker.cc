@@ -19,7 +19,7 @@ constexpr uint32_t kSweepBuckets = 4;  // looked at after some bursts
 constexpr uint32_t kIdleSweepBuckets = 256;
 constexpr uint32_t kSweepRecords = 8;  // of each bucket, a time
 constexpr uint64_t kSweepEveryBursts = 16;
-constexpr int kPiecesAtOnce = 4;  // that a standby maps in one go, at its high priority
+constexpr int kPiecesAtOnce = 4;  // that a standby maps before it looks for its slot
 constexpr double kSpinUs = 20;    // before sleeping; longer starves others on a small machine
 
 Packet packet_of(void* object) {

@@ -33,9 +33,9 @@ void read_pages(std::span<const std::byte> range) {
 
 bool runs_in_bursts(std::string_view object) {
   return object.empty() ||  // the program itself
-         std::ranges::any_of(std::array{"librte_ring", "libpmem"}, [object](auto name) {
-           return object.find(name) != std::string_view::npos;
-         });
+         std::ranges::any_of(
+             std::array{"librte_acl", "librte_ring", "libpmem"},
+             [object](auto name) { return object.find(name) != std::string_view::npos; });
 }
 
 // dl_iterate_phdr(3): the executable segments of the program and of the libraries that it bursts

@@ -235,7 +235,7 @@ Exit codes
   3  refused: the input is wrong, or the state does not allow it; nothing was changed
   4  there is no such chain or node
   5  the controller cannot be reached
-  6  a drill ran, and a check of it failed
+  6  a drill ran, and a check of it failed; or check found rules that do not matter
 )";
 }
 

@@ -113,21 +113,27 @@ void print_applied(const Session& session, const v1::ApplyChainResponse& respons
   session.out << '\n';
 }
 
-// What is wrong with the rules of a chain's firewalls, each with its place. Those that the
-// controller will refuse are its to name.
-std::vector<std::string> rule_warnings(const ChainDocument& document) {
+// What is questionable about the rules of a chain's firewalls, each with its place. Error: the
+// controller will refuse one, at the place that the error names.
+Result<std::vector<std::string>> rule_warnings(const ChainDocument& document) {
   std::vector<std::string> warnings;
   const v1::ChainSpec& spec = document.chain.spec();
   for (int i = 0; i < spec.functions_size(); ++i) {
     if (spec.functions(i).type() != "firewall") continue;
     const std::string path = "spec.functions[" + std::to_string(i) + "].config";
-    for (const RuleWarning& warning : check_firewall_rules(spec.functions(i).config(), path))
+    const auto checked = check_firewall_rules(spec.functions(i).config(), path);
+    if (!checked) {
+      Error error = checked.error();
+      error.field = document.place(error.text()) + error.field;
+      return error;
+    }
+    for (const RuleWarning& warning : *checked)
       warnings.push_back(document.place(warning.field + ": ") + warning.text);
   }
   return warnings;
 }
 
-// Without a controller: what it would refuse is not known here.
+// Without a controller: what it would refuse of anything but firewall rules is not known here.
 int run_check(const Session& session) {
   const std::string name = session.line.word(0);
   const auto content = read_file(session, name);
@@ -137,7 +143,9 @@ int run_check(const Session& session) {
   if (!documents) return report_failure(session.err, documents.error());
   size_t found = 0;
   for (const ChainDocument& document : *documents) {
-    for (const std::string& warning : rule_warnings(document)) {
+    const auto warnings = rule_warnings(document);
+    if (!warnings) return report_failure(session.err, warnings.error());
+    for (const std::string& warning : *warnings) {
       session.out << warning << '\n';
       ++found;
     }
@@ -151,8 +159,10 @@ int run_apply(const Session& session) {
   const auto documents = read_chains(session);  // all of them, before the first is sent
   if (!documents) return report_failure(session.err, documents.error());
   for (const ChainDocument& document : *documents) {
-    for (const std::string& warning : rule_warnings(document))
-      session.err << "flowkeepctl: warning: " << warning << '\n';
+    if (const auto warnings = rule_warnings(document)) {  // what is refused is the controller's
+      for (const std::string& warning : *warnings)
+        session.err << "flowkeepctl: warning: " << warning << '\n';
+    }
     const auto response = session.connection.apply(document.chain);
     if (!response) {
       Error error = response.error();

@@ -212,6 +212,20 @@ TEST(Ctl, CheckNamesRulesThatDoNotMatter) {
   EXPECT_EQ(clean.code, kExitOk);
 }
 
+TEST(Ctl, CheckNamesRulesThatWouldBeRefused) {
+  const std::string head =
+      "kind: Chain\nmetadata: {name: edge}\nspec:\n  functions:\n    - type: firewall\n"
+      "      config:\n        rules:\n          - {name: net, action: accept}\n";
+  for (const char* rule : {"          - {name: bad, action: drop, source: [10.0.0.1/33]}\n",
+                           "          - {name: bad, action: drop, sauce: [10.0.0.1]}\n"}) {
+    const Ended ended = run({"check", "-"}, "", head + rule);
+    EXPECT_EQ(ended.code, kExitRefused) << rule;
+    EXPECT_EQ(ended.out, "") << rule;
+    EXPECT_NE(ended.err.find("flowkeepctl: -:9: spec.functions[0].config"), std::string::npos)
+        << ended.err;
+  }
+}
+
 TEST(Ctl, WrongUsageIsTwo) {
   const std::vector<std::vector<std::string>> kWrong = {
       {},

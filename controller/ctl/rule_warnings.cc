@@ -7,14 +7,16 @@
 
 namespace flowkeep {
 
-std::vector<RuleWarning> check_firewall_rules(const google::protobuf::Struct& config,
-                                              const std::string& path) {
+Result<std::vector<RuleWarning>> check_firewall_rules(const google::protobuf::Struct& config,
+                                                      const std::string& path) {
   std::string json;
   nfs::FirewallConfig firewall;
-  if (!google::protobuf::util::MessageToJsonString(config, &json).ok()) return {};
-  if (!read_json_config(json, path, firewall).ok()) return {};
+  if (const auto written = google::protobuf::util::MessageToJsonString(config, &json);
+      !written.ok())
+    return invalid(path, "is no JSON: " + written.ToString());
+  if (const auto read = read_json_config(json, path, firewall); !read) return read.error();
   const auto findings = check_rules(firewall, path);
-  if (!findings.ok()) return {};
+  if (!findings) return findings.error();
   std::vector<RuleWarning> warnings;
   for (const RuleFinding& finding : *findings) {
     warnings.push_back(

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "state/result.h"
+
 namespace flowkeep {
 
 struct RuleWarning {
@@ -13,8 +15,8 @@ struct RuleWarning {
   std::string text;
 };
 
-// `path`: of the configuration. Nothing if it is one that the controller will refuse.
-std::vector<RuleWarning> check_firewall_rules(const google::protobuf::Struct& config,
-                                              const std::string& path);
+// `path`: of the configuration. Error: it is one that the controller will refuse.
+Result<std::vector<RuleWarning>> check_firewall_rules(const google::protobuf::Struct& config,
+                                                      const std::string& path);
 
 }  // namespace flowkeep

@@ -237,7 +237,7 @@ int Supervisor::run() {
   while (!stopping_) {
     epoll_event events[16];
     turn.unlock();
-    const int ready = epoll_wait(epoll_fd_, events, 16, -1);
+    const int ready = std::max(epoll_wait(epoll_fd_, events, 16, -1), 0);  // interrupted: none
     turn.lock();
     // First: a failover waits for nothing else.
     const auto is_stall = [](const epoll_event& event) {

@@ -345,6 +345,9 @@ void Supervisor::assign(uint32_t process_index, uint8_t slot) {
   header_.slots[slot].first_burst_tsc.store(0);
   header_.slots[slot].process.store(static_cast<int32_t>(process_index));
   workers_[process_index].assigned_tsc = rte_rdtsc();
+  // Before the priority: a standby that lowers its own looks for its slot afterwards, and raises it
+  // again if it has one.
+  process.slot.store(slot, std::memory_order_release);
   const pid_t pid = process.pid.load();
   if (pid > 0) {
     make_urgent(pid);
@@ -352,7 +355,6 @@ void Supervisor::assign(uint32_t process_index, uint8_t slot) {
     const bool next = chain->second.next_zygote.revision == process.revision.load();
     make_urgent((next ? chain->second.next_zygote : chain->second.zygote).pid);
   }
-  process.slot.store(slot, std::memory_order_release);
   ring(process.assigned);
   takeovers_settled_ = false;
   set_tick(1);

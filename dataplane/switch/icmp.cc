@@ -24,7 +24,7 @@ void write_checksum(Wire<Be16>& checksum, const void* bytes, size_t count) {
 }  // namespace
 
 void Switch::answer_echo(size_t port_index, rte_mbuf* packet) {
-  const PacketMeta& meta = meta_of(packet);
+  PacketMeta& meta = meta_of(packet);
   auto* frame = rte_pktmbuf_mtod(packet, uint8_t*);
   auto& ip = checked_header<Ipv4Header>(frame, meta.l3_offset);
   auto& icmp = checked_header<IcmpHeader>(frame, meta.l4_offset);
@@ -37,8 +37,10 @@ void Switch::answer_echo(size_t port_index, rte_mbuf* packet) {
   write_checksum(ip.checksum, &ip, static_cast<size_t>(meta.l4_offset - meta.l3_offset));
   const PortState& state = ports_[port_index];
   if (state.chain >= 0 && state.port->config().role == Side::kOutside &&
-      is_external(header_.chains[state.chain], asking))
+      is_external(header_.chains[state.chain], asking)) {
+    meta.chain = static_cast<uint16_t>(state.chain);
     return reenter(header_.chains[state.chain], packet);
+  }
   const DropReason refused = route(port_index, packet, asking);
   if (refused != DropReason::kNone) drop(port_index, packet, refused);
 }

@@ -60,11 +60,12 @@ typename NeighbourTable<Address>::Entry* NeighbourTable<Address>::make_room(Room
   for (size_t looked = 0; looked < kLooksForRoom; ++looked) {
     Entry& entry = entries_[hand_];
     hand_ = (hand_ + 1) % entries_.size();
-    const bool failed =
-        entry.state == State::kFailed &&
-        (room == Room::kOfUnresolved || now_ms - entry.since_ms >= kNeighbourHoldMs);
+    const auto age_ms = static_cast<int64_t>(now_ms - entry.since_ms);  // add_static(): below 0
+    const bool failed = entry.state == State::kFailed &&
+                        (room == Room::kOfUnresolved || age_ms >= kNeighbourHoldMs);
     const bool unresolved = room == Room::kOfUnresolved && entry.state == State::kIncomplete;
-    if (!failed && !unresolved) continue;
+    const bool unused = entry.state == State::kResolved && age_ms > kNeighbourUnusedMs;
+    if (!failed && !unresolved && !unused) continue;
     if (unresolved) fail(entry, now_ms);
     unlink(entry);
     return &entry;
@@ -148,7 +149,8 @@ void NeighbourTable<Address>::confirm(const Address& address, const Mac& mac, ui
   if (entry == nullptr) return;
   if (entry->state != State::kResolved || entry->mac == mac)
     return learn(address, mac, false, now_ms);
-  entry->since_ms = std::min(entry->since_ms, now_ms - kNeighbourFreshMs);
+  const uint64_t age_ms = std::max<uint64_t>(now_ms - entry->since_ms, kNeighbourFreshMs);
+  entry->since_ms = now_ms - age_ms;  // before the clock began, perhaps: ages are differences
 }
 
 template <typename Address>

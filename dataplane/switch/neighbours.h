@@ -3,8 +3,9 @@
 // next hop is not resolved yet wait, a bounded number for each neighbour and in all. Fixed size:
 // nothing is allocated after construction but the waiting lists, up to their bound.
 //
-// A full table makes room at the cost of addresses that nobody answers for, so that a scan of a
-// subnet does not keep real neighbours out for long (RFC 6583).
+// A full table makes room at the cost of addresses that nobody answers for or that nobody has sent
+// to for a while, so that neither a scan of a subnet nor neighbours that are gone keep others out
+// for long (RFC 6583).
 //
 // Pure: what has to be sent is told to the caller. Thread rule: the switch's I/O thread only.
 #pragma once
@@ -26,6 +27,8 @@ inline constexpr uint32_t kArpTries = 3;  // RFC 4861: MAX_MULTICAST_SOLICIT
 inline constexpr uint32_t kArpRetryMs =
     1000;  // RFC 1122: at most one request a second for each address; RFC 4861: RetransTimer
 inline constexpr uint32_t kNeighbourFreshMs = 60'000;  // then asked again while still used
+// A neighbour that is in use is asked again before this.
+inline constexpr uint32_t kNeighbourUnusedMs = 2 * kNeighbourFreshMs;
 inline constexpr uint32_t kNeighbourHoldMs =
     5'000;  // an address that nobody answered for is refused this long
 

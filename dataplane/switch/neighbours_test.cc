@@ -186,6 +186,20 @@ TEST_F(NeighboursTest, AddressesThatNobodyHasMakeRoom) {
   EXPECT_EQ(resolve(host(kMaxNeighbours), later_ms), Answer::kResolved);
 }
 
+TEST_F(NeighboursTest, NeighboursThatNobodySendsToMakeRoom) {
+  constexpr uint32_t kUsed = 10;
+  for (uint32_t n = 0; n < kMaxNeighbours; ++n) table_.learn(host(n), kMac, true, kStartMs);
+  for (uint64_t after_ms = 0; after_ms <= kNeighbourUnusedMs; after_ms += 10'000) {
+    ASSERT_EQ(resolve(host(kUsed), kStartMs + after_ms), Answer::kResolved);
+    ASSERT_EQ(resolve(host(kMaxNeighbours), kStartMs + after_ms), Answer::kFull);
+  }
+  const uint64_t later_ms = kStartMs + kNeighbourUnusedMs + 1;
+  for (uint32_t n = kMaxNeighbours; n < 2 * kMaxNeighbours - 1; ++n)
+    ASSERT_EQ(resolve(host(n), later_ms, n), Answer::kWaiting) << n;
+  EXPECT_EQ(resolve(host(2 * kMaxNeighbours), later_ms), Answer::kFull);
+  EXPECT_EQ(resolve(host(kUsed), later_ms), Answer::kResolved);
+}
+
 TEST_F(NeighboursTest, BoundedNumberOfPacketsWaitsInAll) {
   for (uint32_t n = 0; n < kMaxWaitingInAll; ++n)
     ASSERT_EQ(resolve(host(n % 100), kStartMs, n + 1), Answer::kWaiting);
@@ -203,6 +217,13 @@ TEST_F(NeighboursTest, WordOfMouthConfirmsButDoesNotReplace) {
   EXPECT_EQ(resolve(host(1), kStartMs + 1001), Answer::kResolved);
   EXPECT_EQ(mac_.bytes, kMac.bytes);
   EXPECT_EQ(requests_.size(), 1U);  // but it is asked
+}
+
+TEST_F(NeighboursTest, WordOfMouthCastsDoubtInTheFirstMinuteToo) {
+  table_.learn(host(1), kMac, true, 1000);
+  table_.confirm(host(1), kOtherMac, 2000);
+  EXPECT_EQ(resolve(host(1), 2001), Answer::kResolved);
+  EXPECT_EQ(requests_.size(), 1U);
 }
 
 TEST(Ipv6Neighbours, EveryAddressKeepsItsOwnMac) {

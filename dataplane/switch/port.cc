@@ -60,6 +60,39 @@ std::string interface_of(int packet_socket) {
   return name;
 }
 
+// Of the prefixes that contain the address: the first; nullptr if there is none.
+template <typename Prefix, typename Address>
+const Prefix* connected(const std::vector<Prefix>& own, const Address& address) {
+  const auto found = std::ranges::find_if(
+      own, [&address](const Prefix& prefix) { return prefix.contains(address); });
+  return found == own.end() ? nullptr : &*found;
+}
+
+template <typename Prefix, typename Address>
+bool has_address(const std::vector<Prefix>& own, const Address& address) {
+  return std::ranges::find(own, address, &Prefix::address) != own.end();
+}
+
+// The destination itself on a connected prefix, else the longest route's gateway; 0: none.
+template <typename Prefix, typename Route, typename Address>
+Address hop_towards(const std::vector<Prefix>& own, const std::vector<Route>& routes,
+                    const Address& destination) {
+  if (connected(own, destination) != nullptr) return destination;
+  const Route* best = nullptr;
+  for (const Route& route : routes) {
+    if (!route.prefix.contains(destination)) continue;
+    if (best == nullptr || route.prefix.length > best->prefix.length) best = &route;
+  }
+  return best == nullptr ? Address{} : best->via;
+}
+
+// The address to speak from; `own` has one at least.
+template <typename Prefix, typename Address>
+Address source_towards(const std::vector<Prefix>& own, const Address& address) {
+  const Prefix* prefix = connected(own, address);
+  return prefix == nullptr ? own.front().address : prefix->address;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<SwitchPort>> SwitchPort::open(const PortConfig& config, PortBlock& block,
@@ -83,14 +116,20 @@ Result<std::unique_ptr<SwitchPort>> SwitchPort::open(const PortConfig& config, P
     }
   }
   if (!found) return unavailable(field, "\"" + config.device + "\" brought no Ethernet port");
+  port->find_sockets(sockets_before);  // for the MTU
   const Result<void> started = port->start(packets);
   if (!started) return started.error();
-  for (const int fd : packet_sockets()) {
-    if (!sockets_before.contains(fd)) port->wait_fds_.push_back(fd);
-  }
-  if (!port->wait_fds_.empty()) port->interface_ = interface_of(port->wait_fds_.front());
+  port->find_sockets(sockets_before);  // some drivers open them at the start
   port->refresh_link();
   return port;
+}
+
+void SwitchPort::find_sockets(const std::set<int>& before) {
+  wait_fds_.clear();
+  for (const int fd : packet_sockets()) {
+    if (!before.contains(fd)) wait_fds_.push_back(fd);
+  }
+  if (!wait_fds_.empty()) interface_ = interface_of(wait_fds_.front());
 }
 
 Result<void> SwitchPort::start(rte_mempool* packets) {
@@ -124,11 +163,27 @@ Result<void> SwitchPort::start(rte_mempool* packets) {
   return {};
 }
 
+// The af_packet driver says 1500 whatever its interface carries.
+uint32_t SwitchPort::device_mtu() const {
+  ifreq request{};
+  std::strncpy(request.ifr_name, interface_.c_str(), IFNAMSIZ - 1);
+  if (!interface_.empty() && ioctl(wait_fds_.front(), SIOCGIFMTU, &request) == 0)
+    return static_cast<uint32_t>(request.ifr_mtu);
+  uint16_t mtu = 0;
+  return rte_eth_dev_get_mtu(id_, &mtu) == 0 ? mtu : kDefaultMtu;
+}
+
 // The device carries at least what is configured. What is not configured follows the device.
 Result<void> SwitchPort::agree_on_mtu() {
-  uint16_t device_mtu = 0;
-  if (rte_eth_dev_get_mtu(id_, &device_mtu) != 0) device_mtu = kDefaultMtu;
-  mtu_ = config_.mtu == 0 ? std::min<uint32_t>(device_mtu, kDefaultMtu) : config_.mtu;
+  const uint32_t device_mtu = this->device_mtu();
+  const uint32_t smallest = speaks_ipv6() ? kSmallestIpv6Mtu : kSmallestMtu;
+  mtu_ = config_.mtu == 0 ? std::min(device_mtu, kDefaultMtu) : config_.mtu;
+  if (mtu_ < smallest) {
+    return unavailable("ports[" + config_.name + "].device",
+                       "\"" + config_.device + "\" carries " + std::to_string(mtu_) +
+                           " bytes; accepted: " + std::to_string(smallest) +
+                           " or more, or an mtu of the port to which it is raised");
+  }
   if (mtu_ <= device_mtu) return {};
   const int code = rte_eth_dev_set_mtu(id_, static_cast<uint16_t>(mtu_));
   if (code == 0) return {};
@@ -199,57 +254,31 @@ bool SwitchPort::interface_up() const {
 }
 
 bool SwitchPort::is_own_address(Be32 address) const {
-  return std::any_of(config_.addresses.begin(), config_.addresses.end(),
-                     [address](const Ipv4Prefix& own) { return own.address == address; });
+  return has_address(config_.addresses, address);
 }
 
 Be32 SwitchPort::next_hop(Be32 destination) const {
-  for (const Ipv4Prefix& own : config_.addresses) {
-    if (own.contains(destination)) return destination;
-  }
-  const RouteConfig* best = nullptr;
-  for (const RouteConfig& route : config_.routes) {
-    if (!route.prefix.contains(destination)) continue;
-    if (best == nullptr || route.prefix.length > best->prefix.length) best = &route;
-  }
-  return best == nullptr ? Be32{} : best->via;
+  return hop_towards(config_.addresses, config_.routes, destination);
 }
 
 Be32 SwitchPort::source_for(Be32 neighbour) const {
-  for (const Ipv4Prefix& own : config_.addresses) {
-    if (own.contains(neighbour)) return own.address;
-  }
-  return config_.addresses.empty() ? Be32{} : config_.addresses.front().address;
+  return config_.addresses.empty() ? Be32{} : source_towards(config_.addresses, neighbour);
 }
 
 bool SwitchPort::is_own_address(const Ipv6Address& address) const {
-  if (!speaks_ipv6()) return false;
-  return address == link_local_ ||
-         std::any_of(config_.ipv6_addresses.begin(), config_.ipv6_addresses.end(),
-                     [&address](const Ipv6Prefix& own) { return own.address == address; });
+  return speaks_ipv6() && (address == link_local_ || has_address(config_.ipv6_addresses, address));
 }
 
 Ipv6Address SwitchPort::next_hop(const Ipv6Address& destination) const {
   if (!speaks_ipv6()) return {};
   if (is_link_local(destination)) return destination;
-  for (const Ipv6Prefix& own : config_.ipv6_addresses) {
-    if (own.contains(destination)) return destination;
-  }
-  const Ipv6RouteConfig* best = nullptr;
-  for (const Ipv6RouteConfig& route : config_.ipv6_routes) {
-    if (!route.prefix.contains(destination)) continue;
-    if (best == nullptr || route.prefix.length > best->prefix.length) best = &route;
-  }
-  return best == nullptr ? Ipv6Address{} : best->via;
+  return hop_towards(config_.ipv6_addresses, config_.ipv6_routes, destination);
 }
 
 Ipv6Address SwitchPort::source_for(const Ipv6Address& destination) const {
   if (!speaks_ipv6()) return {};
   if (is_link_local(destination)) return link_local_;
-  for (const Ipv6Prefix& own : config_.ipv6_addresses) {
-    if (own.contains(destination)) return own.address;
-  }
-  return config_.ipv6_addresses.front().address;
+  return source_towards(config_.ipv6_addresses, destination);
 }
 
 }  // namespace flowkeep

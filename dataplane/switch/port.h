@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -64,6 +65,9 @@ class SwitchPort {
  private:
   SwitchPort(PortConfig config, PortBlock& block) : config_(std::move(config)), block_(block) {}
   Result<void> start(rte_mempool* packets);
+  // Packet sockets that were opened since: wait_fds_ and interface_.
+  void find_sockets(const std::set<int>& before);
+  uint32_t device_mtu() const;
   Result<void> agree_on_mtu();
   bool interface_up() const;
 

@@ -29,6 +29,19 @@ bool is_ipv6_echo_request(rte_mbuf* packet) {
          rte_pktmbuf_mtod(packet, const uint8_t*)[meta.l4_offset] == kIcmpv6EchoRequest;
 }
 
+// "This host", loopback, and multicast, reserved and broadcast addresses are not routed (RFC 1122
+// section 3.2.1.3, RFC 1812 sections 4.2.3.1 and 5.3.7).
+bool is_routed(Be32 destination) {
+  const uint32_t first_octet = destination.host() >> 24;
+  return first_octet != 0 && first_octet != 127 && first_octet < 224;
+}
+
+// RFC 4291 sections 2.5.2, 2.5.3, 2.5.6 and 2.7.
+bool is_routed(const Ipv6Address& destination) {
+  return !is_unspecified(destination) && !is_loopback(destination) && !is_link_local(destination) &&
+         !is_multicast(destination);
+}
+
 // RFC 2464 section 7.
 bool is_ipv6_group(const uint8_t* mac) {
   return mac[0] == 0x33 && mac[1] == 0x33;
@@ -98,6 +111,7 @@ void Switch::ingest(size_t port_index, rte_mbuf* packet) {
   DropReason refused = look_at(port_index, packet);
   if (refused == DropReason::kNeighbourDiscovery) [[unlikely]]
     return handle_neighbour_discovery(port_index, packet);
+  if (refused == DropReason::kMulticastListener) return drop(port_index, packet, refused);
   if (!to_us) return drop(port_index, packet, DropReason::kNotForUs);
   if (refused == DropReason::kFragment) [[unlikely]] {
     packet = reassemble(port_index, packet);
@@ -117,6 +131,8 @@ DropReason Switch::look_at(size_t port_index, rte_mbuf* packet) {
   meta.in_port = static_cast<uint8_t>(port_index);
   meta.arrived_tsc = now_tsc_;
   meta.side = side;
+  // What a frame has beyond its packet is not sent on, nor measured against an MTU.
+  if (refused == DropReason::kNone) packet->pkt_len = packet->data_len = meta.length;
   return refused;
 }
 
@@ -164,9 +180,7 @@ void Switch::enter_chain(size_t port_index, rte_mbuf* packet) {
   const Be32 destination = ip.dst.get();
   if (is_echo_request(packet) && answers_for(state, destination))
     return answer_echo(port_index, packet);
-  // Multicast, reserved and broadcast addresses are not routed (RFC 1812 sections 4.2.3.1
-  // and 5.3.7).
-  if (destination.host() >= 0xe0000000U) return drop_of_chain(chain, packet, DropReason::kNotForUs);
+  if (!is_routed(destination)) return drop_of_chain(chain, packet, DropReason::kNotForUs);
   if (!find_bucket(chain, meta, destination))
     return drop_of_chain(chain, packet, DropReason::kNoPortLease);
   const bool translated = meta.side == Side::kOutside && chain.external_count > 0;
@@ -192,9 +206,8 @@ void Switch::enter_chain_ipv6(size_t port_index, rte_mbuf* packet) {
   const bool ours = state.port->is_own_address(destination);
   if (ours && is_ipv6_echo_request(packet)) return answer_ipv6_echo(port_index, packet);
   // RFC 4291 section 2.5.6: what is of one link stays there.
-  const bool of_one_link = is_link_local(ip.addresses.src) || is_link_local(destination);
-  const bool spoken = state.port->speaks_ipv6();
-  if (!spoken || ours || of_one_link || is_multicast(destination))
+  const bool routed = is_routed(destination) && !is_link_local(ip.addresses.src);
+  if (!state.port->speaks_ipv6() || ours || !routed)
     return drop_of_chain(chain, packet, DropReason::kNotForUs);
   if (ip.hop_limit <= 1) {
     send_icmpv6_error(port_index, packet, {.type = kIcmpv6TimeExceeded});
@@ -236,6 +249,9 @@ bool Switch::fits_path(size_t port_index, rte_mbuf* packet) {
 // A packet from the inside to an address that the chain translates to: it comes back from the
 // outside, as if it had been there (RFC 4787 REQ-9). Its time to live is that of one hop.
 void Switch::reenter(ChainBlock& chain, rte_mbuf* packet) {
+  // The ports of a chain that is being removed feed it no more, while its workers still finish.
+  if (ports_[chain.outside_port].chain != int{meta_of(packet).chain})
+    return drop_of_chain(chain, packet, DropReason::kNoChain);
   reentered_ = true;
   const DropReason refused = look_at(chain.outside_port, packet);
   if (refused != DropReason::kNone) return drop_of_chain(chain, packet, refused);

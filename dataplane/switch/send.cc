@@ -116,6 +116,7 @@ void Switch::send_reply(ChainBlock& chain, rte_mbuf* packet) {
   packet->data_len = bytes;
   packet->pkt_len = bytes;
   bump(chain.drops[static_cast<size_t>(meta.reason)]);
+  if (pools_.is_datagram(packet)) set_origin(packet, {UINT32_MAX, 0});  // it is whole
   const Be32 sender = ip.dst.get();
   if (!meta.is_wide() && meta.in_port == chain.outside_port && is_external(chain, sender))
     return reenter(chain, packet);
@@ -129,9 +130,17 @@ DropReason Switch::route(size_t port_index, rte_mbuf* packet, const Address& des
   const SwitchPort& port = *ports_[port_index].port;
   const Address hop = port.next_hop(destination);
   if (hop == Address{}) return DropReason::kNoRoute;
-  if (packet->pkt_len > port.mtu() + kEthernetBytes) [[unlikely]]
+  if (packet->pkt_len > largest_packet(port, packet) + kEthernetBytes) [[unlikely]]
     return send_fragments(port_index, packet, hop);
   return send_to(port_index, packet, hop);
+}
+
+// Not larger than the fragments that came, where the packet had been in fragments: what the path
+// ahead carries is known to their sender alone.
+uint32_t Switch::largest_packet(const SwitchPort& port, const rte_mbuf* packet) const {
+  if (!pools_.is_datagram(packet)) [[likely]]
+    return port.mtu();
+  return std::min(port.mtu(), origin_of(packet).largest_fragment_bytes);
 }
 
 template <typename Address>
@@ -157,18 +166,19 @@ DropReason Switch::send_to(size_t port_index, rte_mbuf* packet, const Address& h
   return DropReason::kNeighbourUnresolved;
 }
 
-// Not larger than the fragments that came, where the packet had been in fragments: what the path
-// ahead carries is known to their sender alone. Takes the packet if it returns kNone.
+// Takes the packet if it returns kNone.
 template <typename Address>
 DropReason Switch::send_fragments(size_t port_index, rte_mbuf* packet, const Address& hop) {
   SwitchPort& port = *ports_[port_index].port;
   const bool datagram = pools_.is_datagram(packet);
   const auto* frame = rte_pktmbuf_mtod(packet, const uint8_t*);
   if (!datagram && !may_be_cut(frame + kEthernetBytes)) return DropReason::kFrameTooBig;
-  const uint32_t largest = origin_of(packet).largest_fragment_bytes;
-  const uint32_t mtu = datagram ? std::min(port.mtu(), largest) : port.mtu();
-  const Fragmentation cut(frame + kEthernetBytes, packet_bytes(frame + kEthernetBytes), mtu,
-                          fragment_identification(ports_[port_index], packet));
+  const uint8_t* ip = frame + kEthernetBytes;
+  const uint32_t identification = fragment_identification(ports_[port_index], packet);
+  Fragmentation cut(ip, packet_bytes(ip), largest_packet(port, packet), identification);
+  // More than are sent for one packet: what came in crumbs goes on in pieces.
+  if (datagram && (cut.count() == 0 || cut.count() > kMostFragments))
+    cut = Fragmentation(ip, packet_bytes(ip), port.mtu(), identification);
   const size_t count = cut.count();
   if (count == 0 || count > kMostFragments) return DropReason::kFrameTooBig;
   if (!port.has_room(static_cast<uint16_t>(count))) flush(port_index);

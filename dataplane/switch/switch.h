@@ -119,6 +119,7 @@ class Switch {
   DropReason send_to(size_t port, rte_mbuf* packet, const Address& hop);
   template <typename Address>
   DropReason send_fragments(size_t port, rte_mbuf* packet, const Address& hop);
+  uint32_t largest_packet(const SwitchPort& port, const rte_mbuf* packet) const;
   uint32_t fragment_identification(const PortState& state, const rte_mbuf* packet);
   void transmit(size_t port, rte_mbuf* packet, const Mac& mac);
   void flush(size_t port);

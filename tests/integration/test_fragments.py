@@ -5,6 +5,7 @@ import os
 
 from fixtures.frames import UDP, ethernet, ipv4, send
 from fixtures.lab import CHAIN, NAT_ADDRESS, OUTSIDE_HOST, VethSite
+from fixtures.process import run
 from fixtures.traffic import HttpServer, random_file, sha256
 from fixtures.waiting import wait_until
 
@@ -79,6 +80,31 @@ def test_sender_learns_the_mtu_of_the_path(lab):
     assert site.ctl.drops(CHAIN, "frame_too_big") == 1
     # What may be cut is cut.
     out = _ping(site.inside, OUTSIDE_HOST, "-M", "dont", "-s", 1440)
+    assert " 0% packet loss" in out, out
+
+
+def _restart_with_interface_of_1400(site):
+    run("ip", "link", "set", site.outside_link.node_device, "mtu", 1400)
+    assert site.node.stop() == 0
+    site.node.restart()
+    site.node.wait_until_ready(site.ctl)
+    site.ctl.wait_for_chain(CHAIN)
+
+
+def test_a_port_follows_the_mtu_of_its_interface(lab):
+    site = _site(lab)
+    site.outside.run("ip", "link", "set", "eth0", "mtu", 1400)
+    _restart_with_interface_of_1400(site)
+    out = _ping(site.inside, OUTSIDE_HOST, "-M", "do", "-s", 1400, count=1)
+    assert f"From {_NODE_INSIDE}" in out and "mtu = 1400" in out, out
+    out = _ping(site.inside, OUTSIDE_HOST, "-M", "dont", "-s", 1440)
+    assert " 0% packet loss" in out, out
+
+
+def test_an_interface_is_raised_to_the_mtu_of_its_port(lab):
+    site = _site(lab, outside={"mtu": 1500})
+    _restart_with_interface_of_1400(site)
+    out = _ping(site.inside, OUTSIDE_HOST, "-M", "do", "-s", 1472)
     assert " 0% packet loss" in out, out
 
 

@@ -139,6 +139,13 @@ def test_unknown_device(lab):
     _assert_refused(lab, document, "ports[inside].device", "nowhere")
 
 
+def test_an_interface_that_carries_too_little(lab):
+    run("ip", "link", "add", "fk-small", "mtu", 500, "type", "veth", "peer", "name", "fk-peer")
+    document = _document(lab)
+    document["ports"][0]["device"] = "net_af_packet0,iface=fk-small"
+    _assert_refused(lab, document, "ports[inside].device", "500", "576 or more")
+
+
 def _pool(lab):
     """A pool that a node has made and left."""
     document = _document(lab)
