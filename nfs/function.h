@@ -12,7 +12,10 @@
 //   Decision open(NewFlow<F>&, Soft&) const;       // a flow's first packet: accept, or refuse why
 //   bool still_allowed(const FlowKey& inside, Side initiator, const Hard&, Soft&) const;
 //                                                  // a flow of another revision: may it go on?
-//                                                  // or with a FlowRecord for key and initiator
+//                                                  // or with a FlowRecord for key and initiator,
+//                                                  // and with a const KeyedState& before Soft.
+//                                                  // With kMapsEndpoints also asked of a mapping,
+//                                                  // with zero Hard: the record's keys must do
 // and, to hear of a flow's end (one that opened with F, or migrated to it),
 //   void close(EndingFlow<F>&, Soft&) const;       // also when another function refuses the flow
 // and, if it keeps state beside the flows (nfs/keyed_state.h) or changes Hard later,
@@ -79,6 +82,7 @@
 #include "nfs/packet.h"
 #include "nfs/soft_undo.h"
 #include "state/flow_table.h"
+#include "state/index_keys.h"
 #include "state/result.h"
 
 namespace flowkeep {
@@ -130,6 +134,7 @@ struct OpeningFlow {
   const WideAddresses* addresses = nullptr;     // of an IPv6 flow, as the inside key has them
   std::optional<EndpointMapping> mapping = {};  // that its endpoint has already
   bool leased = true;                           // a lease of ports backs the outside name
+  uint8_t account = 0;                          // what the translator has counted for the mapping
   alignas(64) std::array<uint8_t, kHardStateBytes> hard{};
 };
 
@@ -270,6 +275,12 @@ class AnyNewFlow {
   const std::optional<EndpointMapping>& mapping() const { return flow_.mapping; }
   // For a translator: its outside name is configured, and no lease is needed to find its bucket.
   void needs_no_lease() { flow_.leased = false; }
+  // For a translator: up to kMostAccount, says what it has counted for the mapping that begins
+  // here. It stays with the mapping, whatever revisions come, and is told at the mapping's end.
+  void set_mapping_account(uint8_t account) {
+    assert(account <= kMostAccount);
+    flow_.account = account;
+  }
   // Whose flow from the outside this is.
   void set_inside_endpoint(Be32 address, Be16 port) {
     flow_.inside_key.src = address;
@@ -338,6 +349,7 @@ struct FlowEnd {
   EventStage& events;
   uint32_t now_s;
   bool ends_mapping;
+  uint8_t account;  // of the mapping
 };
 
 template <typename F>
@@ -357,6 +369,8 @@ class EndingFlow {
   }
   // Was it the last that used its endpoint's mapping?
   bool ends_mapping() const { return flow_.ends_mapping; }
+  // As NewFlow::set_mapping_account() was told when the mapping began.
+  uint8_t mapping_account() const { return flow_.account; }
   uint32_t now_s() const { return flow_.now_s; }
   KeyedState keyed() { return {flow_.table, flow_.bucket, place_.owner}; }
 

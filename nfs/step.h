@@ -31,7 +31,7 @@ class AnyStep {
   // it.
   virtual void close(const FlowEnd& flow, const uint8_t* hard) = 0;
   // Of a flow of another revision. `hard`: all functions' hard state, where this chain keeps it.
-  virtual bool still_allowed(const FlowRecord& record, const uint8_t* hard) = 0;
+  virtual bool still_allowed(const FlowRecord& record, const uint8_t* hard, FlowTable& table) = 0;
   // Puts this function's state of a flow of another revision into `hard`. `from`: where that
   // revision kept it; null: it did not have this function. False: the flow cannot go on.
   virtual bool carry_over(const FlowRecord& record, const FunctionLayout* from, uint8_t* hard) = 0;
@@ -137,10 +137,13 @@ class Step final : public AnyStep {
       function_.close(ending, soft_);
     }
   }
-  bool still_allowed(const FlowRecord& record, const uint8_t* hard) override {
+  bool still_allowed(const FlowRecord& record, const uint8_t* hard, FlowTable& table) override {
     if (passes_by(record.inside_key)) return true;
     const Hard of_flow = typed(hard + place_.hard_offset);
-    if constexpr (requires { function_.still_allowed(record, of_flow, soft_); })
+    const KeyedState keyed(table, record.bucket, place_.owner);
+    if constexpr (requires { function_.still_allowed(record, of_flow, keyed, soft_); })
+      return function_.still_allowed(record, of_flow, keyed, soft_);
+    else if constexpr (requires { function_.still_allowed(record, of_flow, soft_); })
       return function_.still_allowed(record, of_flow, soft_);
     else
       return function_.still_allowed(record.inside_key, record.initiator, of_flow, soft_);
