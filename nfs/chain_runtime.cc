@@ -384,11 +384,13 @@ Decision ChainRuntime::judge_stray(OpeningFlow& packet) {
 }
 
 // Tells the first `opened` functions that the flow does not open after all.
-void ChainRuntime::take_back(const OpeningFlow& flow, size_t opened) {
+void ChainRuntime::take_back(OpeningFlow& flow, size_t opened) {
   const FlowEnd end{flow.inside_key, flow.initiator, FlowPhase::kOpening,       flow.bucket, table_,
                     events_,         flow.now_s,     !flow.mapping.has_value(), flow.account};
   for (size_t i = 0; i < opened; ++i) {
-    step_in_order(flow.initiator, i).close(end, flow.hard.data());
+    AnyStep& step = step_in_order(flow.initiator, i);
+    step.not_opened(flow);
+    step.close(end, flow.hard.data());
   }
 }
 

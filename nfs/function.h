@@ -18,6 +18,8 @@
 //                                                  // with zero Hard: the record's keys must do
 // and, to hear of a flow's end (one that opened with F, or migrated to it),
 //   void close(EndingFlow<F>&, Soft&) const;       // also when another function refuses the flow
+// or only that one which open() has accepted does not open, because another function refuses it,
+//   void not_opened(NewFlow<F>&, Soft&) const;     // may take back what open() did to Soft
 // and, if it keeps state beside the flows (nfs/keyed_state.h) or changes Hard later,
 //   uint32_t keyed_changes() const;    // keys that one open() or close() touches at most
 //   uint32_t process_changes() const;  // the same of process() for a packet, Hard counted as one
@@ -30,6 +32,7 @@
 //   bool inspects() const;                         // if only some configurations do
 // and, for what users shall see,
 //   std::vector<std::string> counter_names() const;  // see NewFlow::count()
+//   uint32_t most_counts() const;                    // of one packet; 1 if it is not there
 // and, if it translates (IPv4 alone: it does not see flows of IPv6, which pass as they are),
 //   FlowKey outside_key(const FlowKey& inside, const Hard&) const;   // of packets from outside
 //   std::span<const Be32> external_addresses() const;

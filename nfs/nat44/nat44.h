@@ -68,6 +68,8 @@ class Nat44 {
   // A host, a block and a contact: another configuration may have counted what ends now.
   uint32_t keyed_changes() const { return 3; }
   std::vector<std::string> counter_names() const;  // of Nat44Counter
+  // A mapping, and its new block.
+  uint32_t most_counts() const { return settings_->blocks ? 2 : 1; }
   const Nat44Settings& settings() const { return *settings_; }
 
  private:
