@@ -125,6 +125,21 @@ Result<void> place_counters(std::span<Chain::Element> elements) {
   return {};
 }
 
+// A packet has room for a few numbers of counters.
+Result<void> check_counts(std::span<const Chain::Element> elements) {
+  uint32_t counts = 0;
+  for (size_t i = 0; i < elements.size(); ++i) {
+    const AnyFunction& function = *elements[i].function;
+    counts += function.most_counts();
+    if (counts <= kPacketCounts) continue;
+    return invalid(function_field(i) + ".type",
+                   '"' + std::string(function.type()) + "\" and the functions before it count a " +
+                       "packet " + std::to_string(counts) + " times; accepted: at most " +
+                       std::to_string(kPacketCounts) + " times in a chain");
+  }
+  return {};
+}
+
 FunctionLayout layout_of(const Chain::Element& element) {
   const AnyFunction& function = *element.function;
   FunctionLayout layout = {};
@@ -173,6 +188,7 @@ Result<std::unique_ptr<Chain>> Chain::build(const ChainSpec& spec, const Functio
   if (const auto checked = check_timeouts(spec.timeouts, elements); !checked.ok())
     return checked.error();
   if (const auto placed = place_counters(elements); !placed.ok()) return placed.error();
+  if (const auto checked = check_counts(elements); !checked.ok()) return checked.error();
   const auto offsets = layout_hard_state(sizes);
   if (!offsets) {
     return invalid("spec.functions",

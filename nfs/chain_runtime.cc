@@ -182,15 +182,23 @@ bool ChainRuntime::is_allowed(const FlowRecord& record) {
               steps_[i]->carry_over(record, chain_.find_state(from.layout, i), taken_hard_.data());
   }
   for (const auto& step : steps_) {
-    allowed = allowed && step->still_allowed(record, taken_hard_.data());
+    allowed = allowed && step->still_allowed(record, taken_hard_.data(), table_);
   }
   return allowed && record.outside_key == chain_.outside_key(record.inside_key, taken_hard_.data());
+}
+
+// Would this revision give the endpoint that `host` stands for the same outside name? Its own flow,
+// if it has one, may be allowed or not for other reasons.
+bool ChainRuntime::is_mapping_allowed(const FlowRecord& host) {
+  if (host.revision == revision_) return true;
+  constexpr std::array<uint8_t, kHardStateBytes> kNone{};
+  return has_its_lease(host) && steps_.back()->still_allowed(host, kNone.data(), table_);
 }
 
 // By which packets from the outside find the bucket. The order of the external addresses, which
 // leases go by, may have changed since the flow opened.
 bool ChainRuntime::has_its_lease(const FlowRecord& record) {
-  if (record.users == 0 || (record.users & kUnleased) != 0) return true;
+  if (record.users == 0 || !is_leased(record)) return true;
   const std::span<const Be32> addresses = chain_.external_addresses();
   const auto address = std::ranges::find(addresses, record.outside_key.dst);
   if (address == addresses.end()) return false;
@@ -297,6 +305,17 @@ ChainRuntime::Progress ChainRuntime::open_flow(const Packet& packet, size_t inde
     return Progress::kDone;
   }
   if (!has_room(1, index)) return Progress::kNoRoom;
+  if (host != 0 && !is_mapping_allowed(table_.record(host))) {
+    // Its flows end one by one, and what opens meanwhile must not keep it alive.
+    if (!is_lone_flow(table_.record(host))) {
+      drop(meta, DropReason::kNatNoMapping);
+      return Progress::kDone;
+    }
+    if (used_before(host, index) || !has_room(2, index)) return Progress::kNoRoom;
+    ++counters_.revised_away;
+    close_flow(host, now_s);
+    flow.mapping.reset();
+  }
   if (const Decision decision = open_functions(flow); !decision.accepted()) {
     refuse(meta, decision);
     return Progress::kDone;
@@ -339,7 +358,8 @@ FlowTable::Opened ChainRuntime::open_record(const OpeningFlow& flow) {
   if (!chain_.maps_endpoints() || flow.addresses != nullptr) {
     return table_.open(flow.bucket, flow.inside_key, outside, flow.addresses);
   }
-  return table_.open_mapped(flow.bucket, flow.inside_key, outside, flow.leased);
+  return table_.open_mapped(flow.bucket, flow.inside_key, outside,
+                            mapping_marks(flow.leased, flow.account));
 }
 
 std::optional<EndpointMapping> ChainRuntime::mapping_of(RecordId host) const {
@@ -373,11 +393,13 @@ Decision ChainRuntime::judge_stray(OpeningFlow& packet) {
 }
 
 // Tells the first `opened` functions that the flow does not open after all.
-void ChainRuntime::take_back(const OpeningFlow& flow, size_t opened) {
-  const FlowEnd end{flow.inside_key, flow.initiator, FlowPhase::kOpening,      flow.bucket, table_,
-                    events_,         flow.now_s,     !flow.mapping.has_value()};
+void ChainRuntime::take_back(OpeningFlow& flow, size_t opened) {
+  const FlowEnd end{flow.inside_key, flow.initiator, FlowPhase::kOpening,       flow.bucket, table_,
+                    events_,         flow.now_s,     !flow.mapping.has_value(), flow.account};
   for (size_t i = 0; i < opened; ++i) {
-    step_in_order(flow.initiator, i).close(end, flow.hard.data());
+    AnyStep& step = step_in_order(flow.initiator, i);
+    step.not_opened(flow);
+    step.close(end, flow.hard.data());
   }
 }
 
@@ -399,7 +421,8 @@ void ChainRuntime::close_flow(RecordId id, uint32_t now_s) {
                       table_,
                       events_,
                       now_s,
-                      is_last_of_mapping(record)};
+                      is_last_of_mapping(record),
+                      mapping_account(record)};
     const bool own = record.revision == revision_;
     const Takeover* from = own ? nullptr : &takeover_from(record.revision);
     alignas(64) std::array<uint8_t, kHardStateBytes> hard;

@@ -86,10 +86,11 @@ class ChainRuntime {
   std::optional<EndpointMapping> mapping_of(RecordId host) const;
   Decision open_functions(OpeningFlow& flow);
   Decision judge_stray(OpeningFlow& packet);
-  void take_back(const OpeningFlow& flow, size_t opened);
+  void take_back(OpeningFlow& flow, size_t opened);
   AnyStep& step_in_order(Side from, size_t i) const;
   bool is_last_of_mapping(const FlowRecord& record) const;
   bool has_its_lease(const FlowRecord& record);
+  bool is_mapping_allowed(const FlowRecord& host);
   void close_flow(RecordId id, uint32_t now_s);
   bool is_orphan(const FlowRecord& record) const;
   bool used_before(RecordId id, size_t index) const;

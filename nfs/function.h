@@ -12,9 +12,14 @@
 //   Decision open(NewFlow<F>&, Soft&) const;       // a flow's first packet: accept, or refuse why
 //   bool still_allowed(const FlowKey& inside, Side initiator, const Hard&, Soft&) const;
 //                                                  // a flow of another revision: may it go on?
-//                                                  // or with a FlowRecord for key and initiator
+//                                                  // or with a FlowRecord for key and initiator,
+//                                                  // and with a const KeyedState& before Soft.
+//                                                  // With kMapsEndpoints also asked of a mapping,
+//                                                  // with zero Hard: the record's keys must do
 // and, to hear of a flow's end (one that opened with F, or migrated to it),
 //   void close(EndingFlow<F>&, Soft&) const;       // also when another function refuses the flow
+// or only that one which open() has accepted does not open, because another function refuses it,
+//   void not_opened(NewFlow<F>&, Soft&) const;     // may take back what open() did to Soft
 // and, if it keeps state beside the flows (nfs/keyed_state.h) or changes Hard later,
 //   uint32_t keyed_changes() const;    // keys that one open() or close() touches at most
 //   uint32_t process_changes() const;  // the same of process() for a packet, Hard counted as one
@@ -27,6 +32,7 @@
 //   bool inspects() const;                         // if only some configurations do
 // and, for what users shall see,
 //   std::vector<std::string> counter_names() const;  // see NewFlow::count()
+//   uint32_t most_counts() const;                    // of one packet; 1 if it is not there
 // and, if it translates (IPv4 alone: it does not see flows of IPv6, which pass as they are),
 //   FlowKey outside_key(const FlowKey& inside, const Hard&) const;   // of packets from outside
 //   std::span<const Be32> external_addresses() const;
@@ -79,6 +85,7 @@
 #include "nfs/packet.h"
 #include "nfs/soft_undo.h"
 #include "state/flow_table.h"
+#include "state/index_keys.h"
 #include "state/result.h"
 
 namespace flowkeep {
@@ -130,6 +137,7 @@ struct OpeningFlow {
   const WideAddresses* addresses = nullptr;     // of an IPv6 flow, as the inside key has them
   std::optional<EndpointMapping> mapping = {};  // that its endpoint has already
   bool leased = true;                           // a lease of ports backs the outside name
+  uint8_t account = 0;                          // what the translator has counted for the mapping
   alignas(64) std::array<uint8_t, kHardStateBytes> hard{};
 };
 
@@ -270,6 +278,12 @@ class AnyNewFlow {
   const std::optional<EndpointMapping>& mapping() const { return flow_.mapping; }
   // For a translator: its outside name is configured, and no lease is needed to find its bucket.
   void needs_no_lease() { flow_.leased = false; }
+  // For a translator: up to kMostAccount, says what it has counted for the mapping that begins
+  // here. It stays with the mapping, whatever revisions come, and is told at the mapping's end.
+  void set_mapping_account(uint8_t account) {
+    assert(account <= kMostAccount);
+    flow_.account = account;
+  }
   // Whose flow from the outside this is.
   void set_inside_endpoint(Be32 address, Be16 port) {
     flow_.inside_key.src = address;
@@ -338,6 +352,7 @@ struct FlowEnd {
   EventStage& events;
   uint32_t now_s;
   bool ends_mapping;
+  uint8_t account;  // of the mapping
 };
 
 template <typename F>
@@ -357,6 +372,8 @@ class EndingFlow {
   }
   // Was it the last that used its endpoint's mapping?
   bool ends_mapping() const { return flow_.ends_mapping; }
+  // As NewFlow::set_mapping_account() was told when the mapping began.
+  uint8_t mapping_account() const { return flow_.account; }
   uint32_t now_s() const { return flow_.now_s; }
   KeyedState keyed() { return {flow_.table, flow_.bucket, place_.owner}; }
 

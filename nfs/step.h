@@ -27,11 +27,13 @@ class AnyStep {
   virtual bool inspects() const = 0;
   virtual Inspection inspect(InspectedFlow& flow) = 0;
   virtual bool hears_ends() const = 0;
+  // A flow that open() has accepted does not open after all: another function or the pool refuses.
+  virtual void not_opened(OpeningFlow& flow) = 0;
   // Of a flow that open() has accepted. `hard`: all functions' hard state, where this chain keeps
   // it.
   virtual void close(const FlowEnd& flow, const uint8_t* hard) = 0;
   // Of a flow of another revision. `hard`: all functions' hard state, where this chain keeps it.
-  virtual bool still_allowed(const FlowRecord& record, const uint8_t* hard) = 0;
+  virtual bool still_allowed(const FlowRecord& record, const uint8_t* hard, FlowTable& table) = 0;
   // Puts this function's state of a flow of another revision into `hard`. `from`: where that
   // revision kept it; null: it did not have this function. False: the flow cannot go on.
   virtual bool carry_over(const FlowRecord& record, const FunctionLayout* from, uint8_t* hard) = 0;
@@ -58,6 +60,7 @@ class AnyFunction {
   // `hard`: this function's hard state. Only of functions that translate.
   virtual FlowKey outside_key(const FlowKey& inside, const uint8_t* hard) const = 0;
   virtual std::vector<std::string> counter_names() const = 0;
+  virtual uint32_t most_counts() const = 0;  // of one packet
   virtual bool inspects() const = 0;
   // The function must outlive the step.
   virtual std::unique_ptr<AnyStep> make_step(StatePlace place) const = 0;
@@ -127,6 +130,13 @@ class Step final : public AnyStep {
     return {};
   }
   bool hears_ends() const override { return HearsEnds<F>; }
+  void not_opened(OpeningFlow& flow) override {
+    if constexpr (requires(NewFlow<F> & typed) { function_.not_opened(typed, soft_); }) {
+      if (passes_by(flow.inside_key)) return;
+      NewFlow<F> typed(flow, place_);
+      function_.not_opened(typed, soft_);
+    }
+  }
   void close(const FlowEnd& flow, const uint8_t* hard) override {
     if (passes_by(flow.inside_key)) return;
     if constexpr (HearsEnds<F>) {
@@ -137,10 +147,13 @@ class Step final : public AnyStep {
       function_.close(ending, soft_);
     }
   }
-  bool still_allowed(const FlowRecord& record, const uint8_t* hard) override {
+  bool still_allowed(const FlowRecord& record, const uint8_t* hard, FlowTable& table) override {
     if (passes_by(record.inside_key)) return true;
     const Hard of_flow = typed(hard + place_.hard_offset);
-    if constexpr (requires { function_.still_allowed(record, of_flow, soft_); })
+    const KeyedState keyed(table, record.bucket, place_.owner);
+    if constexpr (requires { function_.still_allowed(record, of_flow, keyed, soft_); })
+      return function_.still_allowed(record, of_flow, keyed, soft_);
+    else if constexpr (requires { function_.still_allowed(record, of_flow, soft_); })
       return function_.still_allowed(record, of_flow, soft_);
     else
       return function_.still_allowed(record.inside_key, record.initiator, of_flow, soft_);
@@ -253,6 +266,10 @@ class Function final : public AnyFunction {
   std::vector<std::string> counter_names() const override {
     if constexpr (requires { function_.counter_names(); }) return function_.counter_names();
     return {};
+  }
+  uint32_t most_counts() const override {
+    if constexpr (requires { function_.most_counts(); }) return function_.most_counts();
+    return counter_names().empty() ? 0 : 1;
   }
   bool inspects() const override { return inspects_flows(function_); }
   std::unique_ptr<AnyStep> make_step(StatePlace place) const override {

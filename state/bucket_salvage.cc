@@ -230,10 +230,10 @@ FlowTable::Opened BucketSalvage::reopen(FlowTable& table, const FlowRecord& kept
     const bool has_second = index_keys(kept).count == 2;
     return table.open_keyed(bucket_, kept.inside_key, has_second ? &kept.outside_key : nullptr);
   }
-  return kept.users == 0 ? table.open(bucket_, kept.inside_key, kept.outside_key,
-                                      kept.is_wide() ? &kept.addresses : nullptr)
-                         : table.open_mapped(bucket_, kept.inside_key, kept.outside_key,
-                                             (kept.users & kUnleased) == 0);
+  return kept.users == 0
+             ? table.open(bucket_, kept.inside_key, kept.outside_key,
+                          kept.is_wide() ? &kept.addresses : nullptr)
+             : table.open_mapped(bucket_, kept.inside_key, kept.outside_key, mapping_marks(kept));
 }
 
 size_t BucketSalvage::put_back(FlowTable& table, const LostFlow& lost) const {

@@ -182,14 +182,14 @@ FlowTable::Opened FlowTable::open(uint32_t bucket, const FlowKey& inside, const 
 }
 
 FlowTable::Opened FlowTable::open_mapped(uint32_t bucket, const FlowKey& inside,
-                                         const FlowKey& outside, bool leased) {
-  assert(inside.family == Family::kIpv4);
+                                         const FlowKey& outside, uint32_t marks) {
+  assert(inside.family == Family::kIpv4 && (marks & ~kMappingMarks) == 0);
   const RecordId host = impl_->find(bucket, endpoint_key(inside));
   FlowRecord content = {};
   content.inside_key = inside;
   content.outside_key = outside;
   content.phase = FlowPhase::kOpening;
-  content.users = (host == 0 ? 1 : kGuest) | (leased ? 0 : kUnleased);
+  content.users = host == 0 ? marks | 1 : mapping_marks(record(host)) | kGuest;
   if (host == 0) return impl_->open_record(bucket, content);
   const FlowRecord& found = record(host);
   if (!(endpoint_key(found.outside_key) == endpoint_key(outside)) || found.inside_key == inside) {

@@ -86,9 +86,9 @@ class FlowTable {
               const WideAddresses* addresses = nullptr);
   // The same for a flow of IPv4 whose endpoint has one name outside for all of its flows.
   // kKeyExists: it has another one already, or this one is another endpoint's.
-  // `leased`: the outside name is from a block of ports that the bucket leases.
+  // `marks`: of the mapping (state/index_keys.h), if this is its first flow.
   Opened open_mapped(uint32_t bucket, const FlowKey& inside, const FlowKey& outside,
-                     bool leased = true);
+                     uint32_t marks = 0);
   // A record that is no flow. Both keys carry kKeyedMark or more; `second` may be null.
   Opened open_keyed(uint32_t bucket, const FlowKey& key, const FlowKey* second = nullptr);
   // A staged copy to change; the first call copies the record's lines into the write set.

@@ -181,8 +181,14 @@ Decision Firewall::open(NewFlow<Firewall>& flow, Soft& soft) const {
   if (bucket >= 0 && !soft.buckets[static_cast<size_t>(bucket)].take(flow.now_s()))
     return Decision::refuse(DropReason::kFirewallRateLimited);
   if (rules_[rule].action != Action::kAccept) return refuse(flow, rules_[rule].action);
-  if (key.protocol != kProtocolTcp) return Decision::accept();
+  if (key.protocol != kProtocolTcp || !soft.half_open.is_limited()) return Decision::accept();
   return {soft.half_open.open(destination(key, flow.hash_secret()), flow.now_s())};
+}
+
+void Firewall::not_opened(NewFlow<Firewall>& flow, Soft& soft) const {
+  const FlowKey key = key_from_initiator(flow.inside_key(), flow.initiator());
+  if (key.protocol != kProtocolTcp || !soft.half_open.is_limited()) return;
+  soft.half_open.leave(destination(key, flow.hash_secret()), flow.now_s(), flow.now_s());
 }
 
 // A TCP segment that neither belongs to a connection nor opens one: whoever would be refused a
@@ -240,14 +246,16 @@ Inspection Firewall::follow_handshake(InspectedPacket<Firewall>& packet, Soft& s
   const FlowPhase next = next_phase(flow, packet.meta().tcp_flags, packet.meta().side);
   const bool was_opening = flow.phase == FlowPhase::kOpening;
   if (was_opening && next == FlowPhase::kOpening) return {Inspection::Effect::kIgnore};
+  const bool reopens = !was_opening && next == FlowPhase::kOpening;
+  if (!soft.half_open.is_limited() || was_opening == reopens) return {};
   const FlowKey key = key_from_initiator(flow.inside_key, flow.initiator);
   const uint64_t to = destination(key, packet.hash_secret());
   if (was_opening) {
     soft.half_open.leave(to, flow.opened_s, packet.now_s());
-  } else if (next == FlowPhase::kOpening) {
-    const DropReason refused = soft.half_open.open(to, packet.now_s());
-    if (refused != DropReason::kNone) return {Inspection::Effect::kDrop, refused};
+    return {};
   }
+  const DropReason refused = soft.half_open.open(to, packet.now_s());
+  if (refused != DropReason::kNone) return {Inspection::Effect::kDrop, refused};
   return {};
 }
 

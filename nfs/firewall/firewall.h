@@ -49,6 +49,7 @@ class Firewall {
   static Result<Firewall> create(const Config& config, const FunctionContext& context);
   Soft make_soft() const;
   Decision open(NewFlow<Firewall>& flow, Soft& soft) const;
+  void not_opened(NewFlow<Firewall>& flow, Soft& soft) const;
   Decision stray(NewFlow<Firewall>& packet, Soft& soft) const;
   bool still_allowed(const FlowRecord& flow, const Hard& hard, Soft& soft) const;
   bool inspects() const { return tcp_tracking_.has_value(); }

@@ -97,6 +97,25 @@ TEST_P(FirewallTest, PortRanges) {
       }));
 }
 
+// A packet has room for four counts.
+TEST(FirewallChain, MoreFirewallsThanAPacketCanCountAtAreRefused) {
+  ChainSpec spec{"test", 1, {}};
+  const std::string rule = R"("rules":[{"name":"all","action":"accept"}])";
+  for (int n = 0; n < 4; ++n) {
+    spec.functions.push_back({"firewall", R"({"tcp_tracking":"off",)" + rule + "}"});
+  }
+  PoolDirectory directory;
+  ChainHarness harness(spec, directory);
+  EXPECT_EQ(harness.send(Side::kInside, syn("10.0.0.2", 1, "192.0.2.1", 2).build()).reason,
+            DropReason::kNone);
+  EXPECT_EQ(harness.counted().size(), 4U);
+  spec.functions.push_back(spec.functions[0]);
+  const auto refused = validate_chain(spec);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().field, "spec.functions[4].type");
+  EXPECT_NE(refused.error().message.find("accepted: at most 4"), std::string::npos);
+}
+
 TEST_P(FirewallTest, AnswersPassBecauseTheFlowExists) {
   PoolDirectory directory;
   ChainHarness harness(firewall(R"({"name":"out","action":"accept","direction":"from_inside"})"),

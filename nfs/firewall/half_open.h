@@ -76,6 +76,7 @@ class HalfOpen {
         generation_s_(std::max(1U, (limits.timeout_s + 7) / 8)),
         by_destination_(limits.any() ? kPlaces : 0) {}
 
+  bool is_limited() const { return limits_.any(); }
   // kNone: one more is open. `destination`: a keyed hash of its address.
   DropReason open(uint64_t destination, uint32_t now_s) {
     if (!limits_.any()) return DropReason::kNone;

@@ -13,8 +13,6 @@ constexpr uint8_t kHopLimit = 64;
 constexpr uint8_t kAdministrativelyProhibited = 13;  // of ICMP destination unreachable
 constexpr uint8_t kIcmpv6Unreachable = 1;
 constexpr uint8_t kAdministrativelyProhibitedV6 = 1;
-constexpr size_t kIpv6HeaderBytes = 40;
-constexpr size_t kIpv6Source = 8, kIpv6Destination = 24;
 
 bool is_ipv6(const uint8_t* frame, const PacketMeta& meta) {
   return frame[meta.l3_offset] >> 4 == 6;
@@ -22,22 +20,25 @@ bool is_ipv6(const uint8_t* frame, const PacketMeta& meta) {
 
 void swap_addresses(uint8_t* ip, bool ipv6) {
   if (ipv6) {
-    std::swap_ranges(ip + kIpv6Source, ip + kIpv6Destination, ip + kIpv6Destination);
-  } else {
-    std::swap_ranges(ip + offsetof(Ipv4Header, src), ip + offsetof(Ipv4Header, dst),
-                     ip + offsetof(Ipv4Header, dst));
+    auto& header = checked_header<Ipv6Header>(ip, 0);
+    header.addresses = header.addresses.reversed();
+    return;
   }
+  auto& header = checked_header<Ipv4Header>(ip, 0);
+  const Be32 src = header.src.get();
+  header.src.set(header.dst.get());
+  header.dst.set(src);
 }
 
-// Over a TCP segment or ICMPv6 message of `bytes`, with the pseudo-header (RFC 9293 section 3.1,
-// RFC 8200 section 8.1).
-Be16 upper_checksum(const uint8_t* ip, bool ipv6, uint8_t protocol, const uint8_t* l4,
-                    size_t bytes) {
-  const uint8_t* addresses = ip + (ipv6 ? kIpv6Source : offsetof(Ipv4Header, src));
-  uint64_t sum = add_to_sum(addresses, ipv6 ? 32 : 8, 0);
-  sum += Be16::from_host(protocol).raw;
-  sum += Be16::from_host(static_cast<uint16_t>(bytes)).raw;
-  return Be16{static_cast<uint16_t>(~fold_sum(add_to_sum(l4, bytes, sum)))};
+// Over what follows the new header, with the pseudo-header.
+Be16 upper_checksum(const uint8_t* ip, bool ipv6, uint8_t protocol, size_t bytes) {
+  const auto length = static_cast<uint16_t>(bytes);
+  if (ipv6) {
+    const auto& header = checked_header<Ipv6Header>(ip, 0);
+    return l4_checksum(header.addresses, protocol, ip + sizeof(header), length);
+  }
+  const auto& header = checked_header<Ipv4Header>(ip, 0);
+  return l4_checksum(header.src.get(), header.dst.get(), protocol, ip + sizeof(header), length);
 }
 
 void write_ipv4_header(uint8_t* ip, uint8_t protocol, size_t payload_bytes) {
@@ -55,19 +56,18 @@ void write_ipv4_header(uint8_t* ip, uint8_t protocol, size_t payload_bytes) {
 }
 
 void write_ipv6_header(uint8_t* ip, uint8_t protocol, size_t payload_bytes) {
-  std::memset(ip, 0, 4);
-  ip[0] = 0x60;
-  ip[4] = static_cast<uint8_t>(payload_bytes >> 8);
-  ip[5] = static_cast<uint8_t>(payload_bytes);
-  ip[6] = protocol;
-  ip[7] = kHopLimit;
+  auto& header = checked_header<Ipv6Header>(ip, 0);
+  header.version_class_flow.set(Be32::from_host(0x60000000));
+  header.payload_length.set(Be16::from_host(static_cast<uint16_t>(payload_bytes)));
+  header.next_header = protocol;
+  header.hop_limit = kHopLimit;
 }
 
 // The new header without options or extensions, addresses as they are. Returns its length.
 size_t write_ip_header(uint8_t* ip, bool ipv6, uint8_t protocol, size_t payload_bytes) {
   if (ipv6) {
     write_ipv6_header(ip, protocol, payload_bytes);
-    return kIpv6HeaderBytes;
+    return sizeof(Ipv6Header);
   }
   write_ipv4_header(ip, protocol, payload_bytes);
   return sizeof(Ipv4Header);
@@ -104,7 +104,7 @@ size_t turn_into_reset(uint8_t* frame, const PacketMeta& meta) {
   const size_t header = write_ip_header(ip, ipv6, kProtocolTcp, sizeof(reset));
   std::memcpy(ip + header, &reset, sizeof(reset));
   checked_header<TcpHeader>(ip, header)
-      .checksum.set(upper_checksum(ip, ipv6, kProtocolTcp, ip + header, sizeof(reset)));
+      .checksum.set(upper_checksum(ip, ipv6, kProtocolTcp, sizeof(reset)));
   return meta.l3_offset + header + sizeof(reset);
 }
 
@@ -112,7 +112,7 @@ size_t turn_into_reset(uint8_t* frame, const PacketMeta& meta) {
 size_t turn_into_unreachable(uint8_t* frame, const PacketMeta& meta) {
   uint8_t* ip = frame + meta.l3_offset;
   const bool ipv6 = is_ipv6(frame, meta);
-  const size_t header = ipv6 ? kIpv6HeaderBytes : sizeof(Ipv4Header);
+  const size_t header = ipv6 ? sizeof(Ipv6Header) : sizeof(Ipv4Header);
   const size_t quote_at = meta.l3_offset + header + sizeof(IcmpHeader);
   const size_t quoted =
       std::min<size_t>(meta.length - meta.l3_offset, (kEditableBytes - quote_at) / 4 * 4);
@@ -125,23 +125,28 @@ size_t turn_into_unreachable(uint8_t* frame, const PacketMeta& meta) {
   icmp = {};
   icmp.type = ipv6 ? kIcmpv6Unreachable : kIcmpUnreachable;
   icmp.code = ipv6 ? kAdministrativelyProhibitedV6 : kAdministrativelyProhibited;
-  icmp.checksum.set(ipv6 ? upper_checksum(ip, true, protocol, ip + header, icmp_bytes)
+  icmp.checksum.set(ipv6 ? upper_checksum(ip, true, protocol, icmp_bytes)
                          : internet_checksum(ip + header, icmp_bytes));
   return quote_at + quoted;
 }
 
-bool is_group(const uint8_t* address, bool ipv6) {
-  if (ipv6) return address[0] == 0xff;
-  return address[0] >= 0xe0;  // multicast, reserved, broadcast
+bool is_group(Be32 address) {
+  return address.host() >> 24 >= 0xe0;  // multicast, reserved, broadcast
+}
+
+bool is_about_group(const uint8_t* ip, bool ipv6) {
+  if (ipv6) {
+    const WideAddresses& addresses = checked_header<Ipv6Header>(ip, 0).addresses;
+    return addresses.src[0] == 0xff || addresses.dst[0] == 0xff;
+  }
+  const auto& header = checked_header<Ipv4Header>(ip, 0);
+  return is_group(header.src.get()) || is_group(header.dst.get());
 }
 
 }  // namespace
 
 bool may_be_answered(const uint8_t* frame, const PacketMeta& meta) {
-  const bool ipv6 = is_ipv6(frame, meta);
-  const uint8_t* ip = frame + meta.l3_offset;
-  if (is_group(ip + (ipv6 ? kIpv6Destination : offsetof(Ipv4Header, dst)), ipv6)) return false;
-  if (is_group(ip + (ipv6 ? kIpv6Source : offsetof(Ipv4Header, src)), ipv6)) return false;
+  if (is_about_group(frame + meta.l3_offset, is_ipv6(frame, meta))) return false;
   return meta.inner_l3_offset == 0 && (meta.tcp_flags & kTcpRst) == 0;
 }
 

@@ -43,19 +43,28 @@ class Connection {
     sender().max_ack = syn.has(kTcpAck) ? syn.acknowledgement : 0;
     track_.windows[sender_] = RoundedBytes::at_least(std::max<uint32_t>(syn.window, 1));
   }
-  // Met in the middle of the connection.
+  // Met in the middle of the connection. Each side's acknowledgements say what the other has sent.
   void learn_sender(const TcpSegment& segment) {
     const uint32_t window = std::max(offered_window(segment), 1U);
     sender().end = segment.end();
     sender().max_end = segment.end() + window;
     sender().max_ack = segment.acknowledgement;
     track_.windows[sender_] = RoundedBytes::at_least(window);
+    if (!receiver_known()) return;
+    if (!after(receiver().max_ack, sender().max_end)) raise(sender().end, receiver().max_ack);
+    if (!after(sender().max_ack, receiver().max_end)) raise(receiver().end, sender().max_ack);
   }
+  // The responder answers a later SYN than the one that it answered before.
+  bool answers_later_syn(const TcpSegment& answer) const {
+    return sender_ == 1 && sender_known() && answer.has(kTcpAck) && answer.acknowledgement != 0 &&
+           answer.acknowledgement == track_.sides[receiver_].max_ack;
+  }
+  void take_later_syn() { receiver() = {receiver().max_ack, receiver().max_ack, 0}; }
 
   // A SYN's window is never scaled; others are if both sides offered it (RFC 7323 section 2.2).
   uint32_t offered_window(const TcpSegment& segment) const {
     if (segment.has(kTcpSyn)) return segment.window;
-    const bool scaled = track_.scaling == 3;
+    const bool scaled = (track_.scaling & TcpTrack::kBothScale) == TcpTrack::kBothScale;
     const int shift = scaled ? track_.scales >> (4 * sender_) & 0x0f : 0;
     return static_cast<uint32_t>(segment.window) << shift;
   }
@@ -110,7 +119,12 @@ bool resets_exactly(Connection& connection, const TcpSegment& segment) {
          (connection.receiver_known() && segment.sequence == connection.receiver().max_ack);
 }
 
-bool begins_anew(const TcpSegment& segment, bool from_initiator, FlowPhase phase) {
+bool has_valid_flags(const TcpSegment& segment) {
+  if (segment.has(kTcpSyn)) return !segment.has(kTcpFin | kTcpRst);
+  return segment.has(kTcpAck | kTcpRst) && !(segment.has(kTcpFin) && segment.has(kTcpRst));
+}
+
+bool may_begin_anew(const TcpSegment& segment, bool from_initiator, FlowPhase phase) {
   const bool first = segment.has(kTcpSyn) && !segment.has(kTcpAck);
   return first && from_initiator && (phase == FlowPhase::kOpening || phase == FlowPhase::kClosed);
 }
@@ -124,7 +138,10 @@ bool answers(Connection& connection, const TcpSegment& syn) {
 
 TcpVerdict track_opening(Connection& connection, const TcpSegment& segment) {
   if (segment.has(kTcpSyn)) {  // the answer, or both open at once
-    if (!answers(connection, segment)) return TcpVerdict::kInvalid;
+    if (!answers(connection, segment)) {
+      if (!connection.answers_later_syn(segment)) return TcpVerdict::kInvalid;
+      connection.take_later_syn();
+    }
     if (!connection.sender_known() || segment.end() != connection.sender().end)
       connection.begin_sender(segment);
     connection.accept(segment);
@@ -135,6 +152,7 @@ TcpVerdict track_opening(Connection& connection, const TcpSegment& segment) {
   // Nobody has answered yet: what else comes cannot belong to the connection.
   if (!connection.sender_known() || !connection.receiver_known()) return TcpVerdict::kInvalid;
   if (!in_window(connection, segment)) return TcpVerdict::kInvalid;
+  if (connection.from_initiator()) connection.sender().max_ack = segment.acknowledgement;
   connection.accept(segment);
   return TcpVerdict::kBelongs;
 }
@@ -161,30 +179,48 @@ TcpVerdict track_reset(Connection& connection, const TcpSegment& segment, FlowPh
 void forget(TcpTrack& track, uint16_t epoch) {
   track = {};
   track.scales = kUnknownScale << 4 | kUnknownScale;
-  track.scaling = 3;
+  track.scaling = TcpTrack::kBothScale;
   track.epoch = epoch;
+}
+
+TcpVerdict begin_anew(TcpTrack& track, const TcpSegment& syn, FlowPhase phase, uint16_t epoch) {
+  Connection connection(track, true);
+  const bool begun = phase == FlowPhase::kOpening && track.epoch == epoch &&
+                     (track.scaling & TcpTrack::kMidway) == 0 && connection.sender_known();
+  if (begun && connection.sender().end == syn.end()) return TcpVerdict::kBelongs;  // once more
+  if (begun && connection.receiver_known()) {
+    connection.sender().max_ack = syn.end();
+    return TcpVerdict::kNoEffect;
+  }
+  forget(track, epoch);
+  connection.begin_sender(syn);
+  return TcpVerdict::kBelongs;
+}
+
+TcpVerdict judge(TcpTrack& track, const TcpSegment& segment, bool from_initiator, FlowPhase phase,
+                 uint16_t epoch) {
+  if (!has_valid_flags(segment)) return TcpVerdict::kInvalid;
+  if (may_begin_anew(segment, from_initiator, phase)) {
+    return begin_anew(track, segment, phase, epoch);
+  }
+  if (track.epoch != epoch) {
+    forget(track, epoch);
+    track.scaling |= TcpTrack::kMidway;
+  }
+  if ((track.scaling & TcpTrack::kMidway) != 0 && phase == FlowPhase::kOpening) {
+    phase = FlowPhase::kEstablished;
+  }
+  Connection connection(track, from_initiator);
+  if (segment.has(kTcpRst)) return track_reset(connection, segment, phase);
+  return phase == FlowPhase::kOpening ? track_opening(connection, segment)
+                                      : track_standing(connection, segment);
 }
 
 }  // namespace
 
 TcpVerdict track_tcp(TcpTrack& track, const TcpSegment& segment, bool from_initiator,
                      FlowPhase phase, uint16_t epoch, TcpStrictness strictness) {
-  Connection connection(track, from_initiator);
-  if (begins_anew(segment, from_initiator, phase)) {
-    const bool again = track.epoch == epoch && phase == FlowPhase::kOpening &&
-                       connection.sender_known() && connection.sender().end == segment.end();
-    if (again) return TcpVerdict::kBelongs;  // sent once more
-    forget(track, epoch);
-    connection.begin_sender(segment);
-    return TcpVerdict::kBelongs;
-  }
-  // After a restart of the node: learnt anew, as a connection that stands.
-  const bool known = track.epoch == epoch;
-  if (!known) forget(track, epoch);
-  if (!known && phase == FlowPhase::kOpening) phase = FlowPhase::kEstablished;
-  const TcpVerdict verdict = segment.has(kTcpRst) ? track_reset(connection, segment, phase)
-                             : phase == FlowPhase::kOpening ? track_opening(connection, segment)
-                                                            : track_standing(connection, segment);
+  const TcpVerdict verdict = judge(track, segment, from_initiator, phase, epoch);
   return verdict == TcpVerdict::kInvalid && strictness == TcpStrictness::kLiberal
              ? TcpVerdict::kNoEffect
              : verdict;

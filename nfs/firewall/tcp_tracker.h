@@ -14,9 +14,19 @@
 // number is exactly the next one; one that is merely inside the window passes, and the receiver
 // challenges it, without an effect here. So does a SYN.
 //
+// A SYN of the initiator begins the connection anew while nobody has answered and when it is over.
+// Once answered, another SYN passes without an effect: it may be forged. If the responder answers
+// it after all, because it has forgotten the first one, the connection is the later SYN's.
+//
+// Whatever is neither SYN nor reset must acknowledge something (RFC 9293 section 3.10.7.4), and a
+// SYN is neither a FIN nor a reset: other combinations of flags belong to no connection.
+//
 // What is known lies in the flow's soft state: it survives the worker, not the node. A connection
-// that is met without it is learnt anew from its next segments, with the largest window scale,
-// because scales are told only once.
+// that is met without it, midway, is learnt anew from its next segments, also one that was half
+// open, with the largest window scale, because scales are told only once. (Linux gives up all
+// bounds of such connections.) A side is learnt from its first segment, which may be old, or a
+// keep-alive with the number before the next one; so what the other side acknowledges counts as
+// sent. Resets and SYNs teach nothing.
 //
 // Thread rule: pure functions of their arguments.
 #pragma once
@@ -54,13 +64,15 @@ struct TcpTrack {
   struct Side {
     uint32_t end;      // sequence number after the last byte that this side has sent
     uint32_t max_end;  // up to which the other side lets it send
-    uint32_t max_ack;  // what it has acknowledged of the other side's
+    uint32_t max_ack;  // what it has acknowledged of the other side's. Of the initiator before it
+                       // has: end of a later SYN than the one that was answered, or 0
   };
   Side sides[2];            // the initiator's, the responder's
   RoundedBytes windows[2];  // largest that each has offered, scaled; 0: nothing is known of it
   uint8_t scales;           // four bits each, the initiator's below
-  uint8_t scaling;          // bit for each side that offered it in its SYN
+  uint8_t scaling;          // bit for each side that offered it in its SYN; kMidway
   uint16_t epoch;           // of the node's life that wrote it
+  static constexpr uint8_t kBothScale = 3, kMidway = 4;
 };
 static_assert(sizeof(TcpTrack) == 32);
 

@@ -216,6 +216,108 @@ TEST(TcpTracker, LearnsAnewAfterARestart) {
   EXPECT_EQ(connection.responder(segment(kTcpAck, 5000, 0x60000000)), TcpVerdict::kInvalid);
 }
 
+// After a restart of the node, met midway.
+class Midway : public testing::Test {
+ protected:
+  Midway() {
+    connection.handshake();
+    connection.epoch = kEpoch + 1;
+  }
+  Tracked connection;
+};
+
+TEST_F(Midway, AKeepAliveTeachesTooLittleButItsAnswerTheRest) {
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(connection.initiator(segment(kTcpAck, 999, 5000)), TcpVerdict::kBelongs);
+    EXPECT_EQ(connection.responder(segment(kTcpAck, 5000, 1000)), TcpVerdict::kBelongs);
+  }
+}
+
+TEST_F(Midway, AKeepAliveAfterTheOtherSideHasSpoken) {
+  EXPECT_EQ(connection.responder(segment(kTcpAck, 5000, 1000, 10)), TcpVerdict::kBelongs);
+  EXPECT_EQ(connection.initiator(segment(kTcpAck, 999, 5010)), TcpVerdict::kBelongs);
+  EXPECT_EQ(connection.responder(segment(kTcpAck, 5010, 1000)), TcpVerdict::kBelongs);
+}
+
+TEST_F(Midway, WhatWasRepeatedIsNotAllThatWasSent) {
+  EXPECT_EQ(connection.initiator(segment(kTcpAck, 1000, 5000, 100)), TcpVerdict::kBelongs);
+  EXPECT_EQ(connection.responder(segment(kTcpAck, 5000, 1900)), TcpVerdict::kBelongs)
+      << "it has more, from before the restart";
+  EXPECT_EQ(connection.initiator(segment(kTcpAck, 1900, 5000, 100)), TcpVerdict::kBelongs);
+  EXPECT_EQ(connection.responder(segment(kTcpAck, 5000, 2001)), TcpVerdict::kInvalid);
+}
+
+TEST_F(Midway, ResetsAndSynsTeachNothing) {
+  EXPECT_EQ(connection.responder(segment(kTcpRst, 0x70000000)), TcpVerdict::kNoEffect);
+  EXPECT_EQ(connection.responder(segment(kTcpSyn | kTcpAck, 0x70000000, 7)), TcpVerdict::kNoEffect);
+  EXPECT_EQ(connection.responder(segment(kTcpAck, 5000, 1000)), TcpVerdict::kBelongs);
+  EXPECT_EQ(connection.initiator(segment(kTcpAck, 1000, 5000)), TcpVerdict::kBelongs);
+}
+
+TEST(TcpTracker, AHalfOpenConnectionIsLearntFromWhateverComesFirst) {
+  const TcpSegment answer = segment(kTcpSyn | kTcpAck, 4999, 1000);
+  const TcpSegment challenge = segment(kTcpAck, 5000, 1000);
+  const TcpSegment reset = segment(kTcpRst, 5500);
+  for (const TcpSegment& first : {answer, challenge, reset}) {
+    Tracked connection;
+    connection.initiator(segment(kTcpSyn, 999));
+    connection.responder(answer);
+    connection.epoch = kEpoch + 1;
+    EXPECT_NE(connection.responder(first), TcpVerdict::kInvalid);
+    EXPECT_EQ(connection.initiator(segment(kTcpAck, 1000, 5000)), TcpVerdict::kBelongs);
+    EXPECT_EQ(connection.phase(), FlowPhase::kEstablished);
+    EXPECT_EQ(connection.responder(segment(kTcpAck, 5000, 1000, 10)), TcpVerdict::kBelongs);
+  }
+}
+
+TEST(TcpTracker, AHalfOpenConnectionBeginsAnewAfterARestart) {
+  Tracked connection;
+  connection.initiator(segment(kTcpSyn, 999));
+  connection.epoch = kEpoch + 1;
+  connection.responder(segment(kTcpAck, 7, 8));
+  EXPECT_EQ(connection.initiator(segment(kTcpSyn, 999)), TcpVerdict::kBelongs);
+  EXPECT_EQ(connection.responder(segment(kTcpSyn | kTcpAck, 4999, 1001)), TcpVerdict::kInvalid);
+  EXPECT_EQ(connection.responder(segment(kTcpSyn | kTcpAck, 4999, 1000)), TcpVerdict::kBelongs);
+}
+
+TEST(TcpTracker, AForgedSynDoesNotUndoAnAnswer) {
+  Tracked connection;
+  connection.initiator(segment(kTcpSyn, 999));
+  connection.responder(segment(kTcpSyn | kTcpAck, 4999, 1000));
+  EXPECT_EQ(connection.initiator(segment(kTcpSyn, 0x70000000)), TcpVerdict::kNoEffect);
+  EXPECT_EQ(connection.initiator(segment(kTcpAck, 1000, 5000)), TcpVerdict::kBelongs);
+  EXPECT_EQ(connection.phase(), FlowPhase::kEstablished);
+  EXPECT_EQ(connection.responder(segment(kTcpRst, 5000)), TcpVerdict::kBelongs);
+}
+
+TEST(TcpTracker, ALaterSynThatIsAnsweredIsTheConnections) {
+  Tracked connection;
+  connection.initiator(segment(kTcpSyn, 999));
+  connection.responder(segment(kTcpSyn | kTcpAck, 4999, 1000));
+  EXPECT_EQ(connection.initiator(segment(kTcpSyn, 0x90000000)), TcpVerdict::kNoEffect);
+  EXPECT_EQ(connection.responder(segment(kTcpSyn | kTcpAck, 0xb0000000, 0x90000002)),
+            TcpVerdict::kInvalid);
+  EXPECT_EQ(connection.responder(segment(kTcpSyn | kTcpAck, 0xb0000000, 0x90000001)),
+            TcpVerdict::kBelongs);
+  EXPECT_EQ(connection.initiator(segment(kTcpAck, 1000, 5000)), TcpVerdict::kInvalid);
+  EXPECT_EQ(connection.initiator(segment(kTcpAck, 0x90000001, 0xb0000001)), TcpVerdict::kBelongs);
+  EXPECT_EQ(connection.phase(), FlowPhase::kEstablished);
+  EXPECT_EQ(connection.responder(segment(kTcpAck, 0xb0000001, 0x90000001, 9)),
+            TcpVerdict::kBelongs);
+}
+
+TEST(TcpTracker, FlagsThatNoConnectionHas) {
+  for (const int flags : {0, int{kPsh}, int{kTcpFin}, kTcpSyn | kTcpFin, kTcpSyn | kTcpRst,
+                          kTcpFin | kTcpRst, kTcpSyn | kTcpFin | kTcpAck}) {
+    Tracked connection;
+    connection.handshake();
+    EXPECT_EQ(connection.initiator(segment(static_cast<uint8_t>(flags), 1000, 5000)),
+              TcpVerdict::kInvalid)
+        << flags;
+    EXPECT_EQ(connection.phase(), FlowPhase::kEstablished) << flags;
+  }
+}
+
 TEST(RoundedBytes, IsNeverLessAndHardlyMore) {
   for (uint64_t bytes = 0; bytes <= uint64_t{0xffff} << 14; bytes += 1 + bytes / 300) {
     const uint32_t rounded = RoundedBytes::at_least(static_cast<uint32_t>(bytes)).bytes();

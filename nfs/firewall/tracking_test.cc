@@ -250,6 +250,23 @@ TEST_F(Flood, ConnectionsThatStandOrAreRefusedMakeRoom) {
   }
 }
 
+// By the translation behind the firewall: from the inside they were counted before.
+TEST(FloodOfTranslated, WhatAnotherFunctionRefusesDoesNotCount) {
+  PoolDirectory directory;
+  ChainSpec spec =
+      firewall(std::string(kAcceptAll) + R"(,"half_open":{"limit":100,"per_destination":90})");
+  spec.functions.push_back({"nat44", R"({"external_addresses":["203.0.113.1"],)"
+                                     R"("port_range":{"first":2048,"last":2111}})"});
+  ChainHarness harness(spec, directory);
+  std::map<DropReason, uint32_t> seen;
+  for (uint16_t port = 1000; port < 3000; ++port) {
+    const auto syn = PacketBuilder::tcp(kInside, port, kOutside, 80, kTcpSyn);
+    ++seen[harness.send(Side::kInside, syn.build()).reason];
+  }
+  EXPECT_EQ(seen[DropReason::kNone], 64U);
+  EXPECT_EQ(seen[DropReason::kNatPortsExhausted], 2000U - 64U);
+}
+
 // Against a list of all that are open, each with its age.
 TEST(HalfOpen, NeverAdmitsMoreThanTheLimit) {
   const uint32_t seed = std::random_device{}();

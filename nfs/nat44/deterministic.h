@@ -1,8 +1,8 @@
 // Deterministic port blocks (RFC 7422): an inside host's external address and ports follow from its
 // own address, and the host follows from them. Nothing need be logged to know who used a port.
 //
-// The hosts of the inside prefix are numbered from 0 and dealt to the external addresses in order,
-// as evenly as it goes:
+// The hosts of the inside prefix are numbered from 0 and dealt to the external addresses in
+// ascending order, as evenly as it goes:
 //
 //   hosts_per_address = ceil(hosts / addresses)
 //   units_per_host    = floor(units / hosts_per_address)          a unit is 64 ports

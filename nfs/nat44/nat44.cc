@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cassert>
+#include <cstring>
 #include <string>
 #include <utility>
 
@@ -62,11 +63,6 @@ std::vector<std::string> Nat44::counter_names() const {
           "host_limit", "ports_exhausted", "filtered"};
 }
 
-uint32_t Nat44::keyed_changes() const {
-  return (settings_->counts_hosts() ? 1 : 0) + (settings_->blocks ? 1 : 0) +
-         (tracks_contacts() ? 1 : 0);
-}
-
 // ---- A flow's first packet.
 
 Decision Nat44::open(NewFlow<Nat44>& flow, Soft&) const {
@@ -89,10 +85,19 @@ Decision Nat44::open_from_inside(NewFlow<Nat44>& flow) const {
   } else {
     given = subscribers_.give(flow);
     if (given.refused != MappingRefusal::kNone) return refuse(flow, given.refused);
-    flow.count(kMappingsCounter);
+    flow.set_mapping_account(static_cast<uint8_t>(given.account));
   }
-  return accept(flow, given.external) ? Decision::accept()
-                                      : Decision::refuse(DropReason::kPoolFull);
+  if (!accept(flow, given.external)) {
+    const auto released =
+        Subscribers::take_back(flow.keyed(), inside.src, given.external, given.account);
+    if (released) {
+      flow.tell(kBlocksReleasedCounter, Subscribers::event_key(*released),
+                {released->units.last_port(), 0});
+    }
+    return Decision::refuse(DropReason::kPoolFull);
+  }
+  if (!flow.mapping() && forward == nullptr) flow.count(kMappingsCounter);
+  return Decision::accept();
 }
 
 Decision Nat44::open_from_outside(NewFlow<Nat44>& flow) const {
@@ -123,12 +128,15 @@ bool Nat44::filter_lets_in(NewFlow<Nat44>& flow, const FlowKey& inside) const {
   return false;
 }
 
+// False: the pool is full; nothing is counted.
 bool Nat44::accept(NewFlow<Nat44>& flow, const Endpoint& external) const {
   const bool forwarded =
       settings_->forwards.to_external(flow.inside_key().protocol, external.address,
                                       external.port) != nullptr;
   if (forwarded) flow.needs_no_lease();
-  flow.commit(Hard{external});
+  Hard hard{external};
+  if (tracks_contacts()) hard.set_counts_contact();
+  flow.commit(hard);
   if (!tracks_contacts()) return true;
   KeyedState state = flow.keyed();
   const StateKey key = contact_key(flow.inside_key());
@@ -139,7 +147,7 @@ bool Nat44::accept(NewFlow<Nat44>& flow, const Endpoint& external) const {
 
 void Nat44::close(EndingFlow<Nat44>& flow, Soft&) const {
   KeyedState state = flow.keyed();
-  if (tracks_contacts()) {
+  if (flow.hard().counts_contact()) {
     const StateKey key = contact_key(flow.inside_key());
     const uint64_t flows = state.find<uint64_t>(key).value_or(0);
     if (flows > 1) {
@@ -149,10 +157,11 @@ void Nat44::close(EndingFlow<Nat44>& flow, Soft&) const {
       state.erase(key);
     }
   }
-  if (flow.ends_mapping() && settings_->counts_hosts()) {
-    const auto released = subscribers_.take_back(state, flow.inside_key(), flow.hard().external);
+  if (flow.ends_mapping()) {
+    const auto released = Subscribers::take_back(state, flow.inside_key().src, flow.hard().external,
+                                                 static_cast<Account>(flow.mapping_account()));
     if (released) {
-      flow.tell(kBlocksReleasedCounter, subscribers_.event_key(*released),
+      flow.tell(kBlocksReleasedCounter, Subscribers::event_key(*released),
                 {released->units.last_port(), flow.now_s() - released->assigned_s});
     }
   }
@@ -160,16 +169,32 @@ void Nat44::close(EndingFlow<Nat44>& flow, Soft&) const {
 
 // ---- Changes of the configuration.
 
+std::optional<Nat44::Hard> Nat44::migrate(uint32_t from_version,
+                                          std::span<const uint8_t> old) const {
+  Hard hard;
+  if (from_version != 1 || old.size() != sizeof(hard)) return std::nullopt;
+  std::memcpy(&hard, old.data(), sizeof(hard));
+  return hard;
+}
+
 // A mapping stays as long as its external endpoint would be given to its host today.
-bool Nat44::still_allowed(const FlowKey& inside, Side, const Hard& hard, Soft&) const {
-  const Endpoint& external = hard.external;
+bool Nat44::still_allowed(const FlowRecord& flow, const Hard&, const KeyedState& keyed,
+                          Soft&) const {
+  const FlowKey& inside = flow.inside_key;
+  const Endpoint external{flow.outside_key.dst, flow.outside_key.dst_port, {}};
   const Forwards& forwards = settings_->forwards;
   const Forward* of_inside = forwards.of_inside(inside.protocol, inside.src, inside.src_port);
   const Forward* to_external =
       forwards.to_external(inside.protocol, external.address, external.port);
   if (of_inside != nullptr || to_external != nullptr) return of_inside == to_external;
+  // A forward that is no more has no lease either, by which others would keep off its port.
+  if (!is_leased(flow)) return false;
   const auto address = settings_->index_of(external.address);
   if (!address || !settings_->range.contains(unit_of(external.port))) return false;
+  if (settings_->blocks) {
+    return static_cast<Account>(mapping_account(flow)) == Account::kHostAndBlock &&
+           subscribers_.lies_in_block(keyed, inside.src, external);
+  }
   if (!settings_->deterministic) return true;
   const auto units = settings_->deterministic->units_of(inside.src);
   return units && units->contains(*address, unit_of(external.port));

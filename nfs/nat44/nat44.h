@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -31,8 +32,15 @@ class Nat44 {
   static constexpr std::string_view kType = "nat44";
   static constexpr Scope kScope = Scope::kEndpoint;
   static constexpr bool kMapsEndpoints = true;
+  // Version 1 did not note with a mapping what it had counted for it, so its counts are worth
+  // nothing; flows go on.
+  static constexpr uint32_t kStateVersion = 2;
   struct Hard {
     Endpoint external;  // losing it breaks open connections
+
+    // The flow is counted for its contact. In bytes of the endpoint that are zero otherwise.
+    bool counts_contact() const { return external.zero.raw != 0; }
+    void set_counts_contact() { external.zero.raw = 1; }
   };
   static_assert(sizeof(Hard) == 8);
   struct Soft {};
@@ -42,7 +50,9 @@ class Nat44 {
   Decision open(NewFlow<Nat44>& flow, Soft& soft) const;
   void close(EndingFlow<Nat44>& flow, Soft& soft) const;
   void process(Burst<Nat44>& burst, Soft& soft) const;
-  bool still_allowed(const FlowKey& inside, Side initiator, const Hard& hard, Soft& soft) const;
+  std::optional<Hard> migrate(uint32_t from_version, std::span<const uint8_t> old) const;
+  bool still_allowed(const FlowRecord& flow, const Hard& hard, const KeyedState& keyed,
+                     Soft& soft) const;
   // Gives back leases of units without mappings.
   void sweep(SweptBucket& bucket, Soft& soft) const;
 
@@ -55,8 +65,11 @@ class Nat44 {
   Scope scope() const {
     return settings_->counts_hosts() || settings_->deterministic ? Scope::kHost : kScope;
   }
-  uint32_t keyed_changes() const;
+  // A host, a block and a contact: another configuration may have counted what ends now.
+  uint32_t keyed_changes() const { return 3; }
   std::vector<std::string> counter_names() const;  // of Nat44Counter
+  // A mapping, and its new block.
+  uint32_t most_counts() const { return settings_->blocks ? 2 : 1; }
   const Nat44Settings& settings() const { return *settings_; }
 
  private:

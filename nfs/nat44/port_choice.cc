@@ -5,11 +5,6 @@
 namespace flowkeep {
 namespace {
 
-// Ports of the right parity that are tried in each unit before another one is leased.
-constexpr uint32_t kQuickProbes = 4;
-// A flood of new mappings against full ports must not buy a search of all of them for each packet.
-constexpr uint32_t kMostUnitsSearched = 16;
-
 // Neighbouring buckets begin 4 units apart, which spreads 256 buckets over an address.
 uint32_t candidate(uint32_t bucket, uint32_t rank, UnitRange range) {
   return range.first + (bucket * 4 + rank) % range.count;
@@ -35,7 +30,9 @@ std::optional<Endpoint> PortChoice::shared() {
   for (uint32_t i = 0; i < tried; ++i) {
     const uint32_t address = (paired_address() + i) % count;
     if (const auto external = preserved(address)) return external;
-    if (const auto external = on_address(address)) return external;
+    if (const auto external = on_address(address, kMostProbes / kUnitPorts / tried)) {
+      return external;
+    }
   }
   return std::nullopt;
 }
@@ -51,38 +48,70 @@ std::optional<Endpoint> PortChoice::preserved(uint32_t address) {
   return wanted;
 }
 
-// Each bucket walks the units in an order of its own: it looks into those that it holds, and takes
-// the first that nobody does.
-std::optional<Endpoint> PortChoice::on_address(uint32_t address) {
-  const UnitRange range = settings_.range;
+std::optional<Endpoint> PortChoice::on_address(uint32_t address, uint32_t most_units) {
+  const uint32_t units = settings_.range.count;
+  auto external = in_held_units(address, start(units), Effort::kQuick, kQuickUnits);
+  if (!external) external = in_new_unit(address);
+  if (external) return external;
+  return in_held_units(address, start_now(units, most_units), Effort::kThorough, most_units);
+}
+
+std::optional<Endpoint> PortChoice::in_held_units(uint32_t address, uint32_t start, Effort effort,
+                                                  uint32_t most_units) {
   const auto bucket = static_cast<int32_t>(flow_.bucket());
-  for (const Effort effort : {Effort::kQuick, Effort::kThorough}) {
-    uint32_t searched = 0;
-    for (uint32_t rank = 0; rank < range.count && searched < kMostUnitsSearched; ++rank) {
-      const uint32_t unit = candidate(flow_.bucket(), rank, range);
-      const int32_t owner = flow_.lease_owner(address, unit);
-      const bool is_new = owner < 0 && hold(address, unit);
-      if (owner != bucket && !is_new) continue;
-      ++searched;
-      if (const auto external = in_unit(address, unit, is_new ? Effort::kThorough : effort)) {
-        return external;
-      }
+  for (uint32_t rank = 0; rank < settings_.range.count && most_units > 0; ++rank) {
+    const uint32_t unit = candidate(flow_.bucket(), start + rank, settings_.range);
+    if (flow_.lease_owner(address, unit) != bucket) continue;
+    --most_units;
+    if (const auto external = in_unit(address, unit, effort)) return external;
+  }
+  return std::nullopt;
+}
+
+// Each bucket walks the units in an order of its own and takes the first that nobody holds.
+std::optional<Endpoint> PortChoice::in_new_unit(uint32_t address) {
+  for (uint32_t rank = 0; rank < settings_.range.count; ++rank) {
+    const uint32_t unit = candidate(flow_.bucket(), rank, settings_.range);
+    if (flow_.lease_owner(address, unit) < 0 && hold(address, unit)) {
+      return in_unit(address, unit, Effort::kThorough);
     }
   }
   return std::nullopt;
 }
 
-std::optional<Endpoint> PortChoice::within(const PortUnits& units) {
-  const auto start = static_cast<uint32_t>(hash_ >> 40) % units.count;
-  for (const Effort effort : {Effort::kQuick, Effort::kThorough}) {
-    const uint32_t searched = std::min(units.count, kMostUnitsSearched);
-    for (uint32_t i = 0; i < (effort == Effort::kQuick ? searched : units.count); ++i) {
-      const uint32_t unit = units.first + (start + i) % units.count;
-      if (!hold(units.address, unit)) continue;
-      if (const auto external = in_unit(units.address, unit, effort)) return external;
-    }
+std::optional<Endpoint> PortChoice::within(std::span<const PortUnits> blocks) {
+  for (const PortUnits& block : blocks) {
+    const auto external = in_units({&block, 1}, start(block.count), Effort::kQuick, kQuickUnits);
+    if (external) return external;
+  }
+  if (blocks.empty()) return std::nullopt;
+  constexpr uint32_t kMostUnits = kMostProbes / kUnitPorts;
+  const uint32_t units = static_cast<uint32_t>(blocks.size()) * blocks.front().count;
+  return in_units(blocks, start_now(units, kMostUnits), Effort::kThorough, kMostUnits);
+}
+
+// The blocks' units are counted through from 0.
+std::optional<Endpoint> PortChoice::in_units(std::span<const PortUnits> blocks, uint32_t start,
+                                             Effort effort, uint32_t most_units) {
+  const uint32_t of_block = blocks.front().count;
+  const uint32_t units = static_cast<uint32_t>(blocks.size()) * of_block;
+  for (uint32_t i = 0; i < std::min(units, most_units); ++i) {
+    const uint32_t n = (start + i) % units;
+    const PortUnits& block = blocks[n / of_block];
+    const uint32_t unit = block.first + n % of_block;
+    if (!hold(block.address, unit)) continue;
+    if (const auto external = in_unit(block.address, unit, effort)) return external;
   }
   return std::nullopt;
+}
+
+uint32_t PortChoice::start(uint32_t places) const {
+  return static_cast<uint32_t>(hash_ >> 40) % places;
+}
+
+// The next second's search goes on where this one's ends.
+uint32_t PortChoice::start_now(uint32_t places, uint32_t searched) const {
+  return static_cast<uint32_t>((start(places) + uint64_t{flow_.now_s()} * searched) % places);
 }
 
 std::optional<Endpoint> PortChoice::in_unit(uint32_t address, uint32_t unit, Effort effort) {
@@ -102,12 +131,12 @@ bool PortChoice::hold(uint32_t address, uint32_t unit) {
          flow_.lease_owner(address, unit) == static_cast<int32_t>(flow_.bucket());
 }
 
-bool PortChoice::is_free(const Endpoint& external) const {
-  const uint8_t protocol = flow_.inside_key().protocol;
-  if (settings_.forwards.to_external(protocol, external.address, external.port) != nullptr) {
-    return false;
-  }
-  return flow_.outside_endpoint_free(translated_key(flow_.inside_key(), external));
+bool PortChoice::is_free(const Endpoint& external) {
+  ++probes_;
+  const FlowKey& inside = flow_.inside_key();
+  return flow_.outside_endpoint_free(translated_key(inside, external)) &&
+         settings_.forwards.to_external(inside.protocol, external.address, external.port) ==
+             nullptr;
 }
 
 }  // namespace flowkeep

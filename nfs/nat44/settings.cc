@@ -38,6 +38,8 @@ Result<std::vector<Be32>> read_addresses(const nfs::Nat44Config& config, const s
     return invalid(field, std::to_string(addresses.size()) + " addresses given; accepted: 1 to " +
                               std::to_string(kMaxExternalAddresses));
   }
+  // Leases go by an address's place, which must not depend on the order that somebody writes.
+  std::ranges::sort(addresses, {}, &Be32::host);
   return addresses;
 }
 

@@ -32,7 +32,7 @@ struct BlockPlan {
 inline constexpr uint32_t kMostBlocksOfHost = 16;
 
 struct Nat44Settings {
-  std::vector<Be32> addresses;  // in the order of the port leases' address index
+  std::vector<Be32> addresses;  // ascending: in the order of the port leases' address index
   UnitRange range;
   Filtering filtering = Filtering::kAddressAndPortDependent;
   Pooling pooling = Pooling::kPaired;
