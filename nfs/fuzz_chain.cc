@@ -264,7 +264,7 @@ void check_answer(const Arrival& arrival, const Bytes& answer) {
 
 struct Played {
   std::vector<Departure> departures;
-  std::set<std::string> flows;
+  std::set<std::string> state;
   friend bool operator==(const Played&, const Played&) = default;
 };
 
@@ -286,7 +286,7 @@ Played play(FuzzScript script, ChainHarness& harness) {
     if (script.one_in(4)) harness.now_s += script.one_of(std::array{1U, 61U, 241U, 301U});
     if (script.one_in(8)) harness.sweep_all();
   }
-  played.flows = function_bench::durable_flows(harness);
+  played.state = function_bench::durable_state(harness);
   return played;
 }
 
