@@ -523,8 +523,7 @@ TEST_P(Ipv6Chain, ANewRevisionJudgesItsFlowsOnceMore) {
   EXPECT_EQ(harness.send(Side::kInside, udp).reason, DropReason::kFirewallDenied);
 }
 
-INSTANTIATE_TEST_SUITE_P(Plain, Ipv6Chain, testing::Values(Crash::kNever));
-INSTANTIATE_TEST_SUITE_P(WithCrashes, Ipv6Chain, testing::Values(Crash::kEveryBurst));
+INSTANTIATE_TEST_SUITE_P(Crashes, Ipv6Chain, testing::ValuesIn(kEveryMode));
 
 }  // namespace
 }  // namespace flowkeep

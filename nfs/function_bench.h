@@ -102,7 +102,7 @@ namespace function_bench {
 // How a case ends in one mode; the modes are compared by it.
 struct Outcome {
   std::vector<Departure> departures;
-  std::set<std::string> flows;  // each flow's durable state, as text
+  std::set<std::string> state;  // what is durable, as text
   CounterChanges counters;
   friend bool operator==(const Outcome&, const Outcome&) = default;
 };
@@ -121,27 +121,31 @@ std::string hex_of(const T& value) {
 }
 
 // Without what may differ: where the record lies, and its soft words.
-inline std::string durable_text(ChainHarness& harness, const FlowRecord& record) {
-  const FlowTable& table = harness.table();
-  const FlowKey& key = record.inside_key;
-  const RecordId id = table.find(record.bucket, key, hash_key(key, table.hash_secret()));
-  const std::span<const std::byte> extent = table.extent(id);
-  return "inside " + hex_of(key) + " outside " + hex_of(record.outside_key) + " phase " +
-         std::to_string(static_cast<int>(record.phase)) + " from " +
+inline std::string durable_text(ChainHarness& harness, RecordId id, const FlowRecord& record) {
+  const std::span<const std::byte> extent = harness.table().extent(id);
+  return "inside " + hex_of(record.inside_key) + " outside " + hex_of(record.outside_key) +
+         " phase " + std::to_string(static_cast<int>(record.phase)) + " from " +
          std::to_string(static_cast<int>(record.initiator)) + " bucket " +
          std::to_string(record.bucket) + " revision " + std::to_string(record.revision) +
-         " opened " + std::to_string(record.opened_s) + " hard " + hex(record.hard) + " extent " +
+         " opened " + std::to_string(record.opened_s) + " users " + std::to_string(record.users) +
+         " addresses " + (record.is_wide() ? hex_of(record.addresses) : "none") + " hard " +
+         hex(record.hard) + " extent " +
          hex({reinterpret_cast<const uint8_t*>(extent.data()), extent.size()});
 }
 
-inline std::set<std::string> durable_flows(ChainHarness& harness) {
-  std::vector<FlowRecord> records;
-  harness.pool().for_each_flow(harness.chain_index(), [&](const FlowRecord& record) {
-    records.push_back(record);
+// Of flows and of keyed state, and which bucket has leased which block of ports.
+inline std::set<std::string> durable_state(ChainHarness& harness) {
+  std::set<std::string> texts;
+  harness.pool().for_each_record(harness.chain_index(), [&](RecordId id, const FlowRecord& record) {
+    texts.insert(durable_text(harness, id, record));
     return true;
   });
-  std::set<std::string> texts;
-  for (const FlowRecord& record : records) texts.insert(durable_text(harness, record));
+  const uint32_t* leases = harness.pool().port_leases(harness.chain_index());
+  for (size_t i = 0; i < harness.chain().external_addresses().size() * kPortBlocks; ++i) {
+    if (leases[i] == 0) continue;
+    texts.insert("address " + std::to_string(i / kPortBlocks) + " block " +
+                 std::to_string(i % kPortBlocks) + " bucket " + std::to_string(leases[i] - 1));
+  }
   return texts;
 }
 
@@ -205,7 +209,7 @@ inline Outcome play(const TableCase& test, ChainHarness& harness) {
     expect(harness, test.after[i]);
   }
   EXPECT_EQ(harness.flows(), test.after.size()) << "flows afterwards";
-  outcome.flows = durable_flows(harness);
+  outcome.state = durable_state(harness);
   outcome.counters = counters_of(harness);
   EXPECT_EQ(outcome.counters, test.counters.value_or(outcome.counters));
   return outcome;

@@ -85,5 +85,28 @@ TEST(FunctionBench, FindsEachDifference) {
             "");
 }
 
+TEST(FunctionBench, ComparesAddressesOfIpv6KeyedStateAndLeases) {
+  PoolDirectory directory;
+  const std::string config =
+      R"({"external_addresses":["203.0.113.10"],"filtering":"address_dependent"})";
+  ChainHarness harness(chain_of("nat44", config), directory);
+  const auto has = [&harness](const std::string& what) {
+    const std::set<std::string> state = function_bench::durable_state(harness);
+    return std::ranges::any_of(
+        state, [&what](const std::string& text) { return text.find(what) != std::string::npos; });
+  };
+  harness.send(Side::kInside, PacketBuilder::udp("2001:db8::2", 1, "2001:db8:1::7", 53).build());
+  EXPECT_TRUE(
+      has(" addresses 20010db8000000000000000000000002"
+          "20010db8000100000000000000000007 "));
+  EXPECT_FALSE(has(" addresses none "));
+  EXPECT_FALSE(has(" phase 6 "));
+  EXPECT_FALSE(has(" block "));
+  harness.send(Side::kInside, PacketBuilder::udp("10.0.0.2", 4000, "192.0.2.1", 53).build());
+  EXPECT_TRUE(has(" addresses none "));
+  EXPECT_TRUE(has(" phase 6 "));
+  EXPECT_TRUE(has("address 0 block "));
+}
+
 }  // namespace
 }  // namespace flowkeep

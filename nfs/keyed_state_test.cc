@@ -126,7 +126,7 @@ class KeyedStateTest : public testing::TestWithParam<Crash> {
   PoolDirectory directory_;
   std::unique_ptr<ChainHarness> harness_;
 };
-INSTANTIATE_TEST_SUITE_P(All, KeyedStateTest, testing::Values(Crash::kNever, Crash::kEveryBurst));
+INSTANTIATE_TEST_SUITE_P(All, KeyedStateTest, testing::ValuesIn(kEveryMode));
 
 TEST_P(KeyedStateTest, CountsFlowsFromOpenToExpiryAndGoesWithTheLast) {
   harness(chain(1, {{"meter", ""}, {"gate", ""}}));

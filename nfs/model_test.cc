@@ -131,9 +131,11 @@ struct ModelFlow {
 
 class Model {
  public:
-  // Checks what became of one packet. `leased`: blocks that had been given when its burst arrived.
-  void check(const Event& event, const Departure& departure, uint32_t now_s,
-             const std::set<std::pair<std::string, int>>& leased) {
+  // What the switch steers a burst by is what was leased before it.
+  void begin_burst() { leased_before_burst_ = leased_; }
+
+  // Checks what became of one packet.
+  void check(const Event& event, const Departure& departure, uint32_t now_s) {
     std::optional<Talk> inside = find(event, now_s);
     if (inside) {
       ModelFlow& flow = flows_.at(*inside);
@@ -141,12 +143,17 @@ class Model {
       if (!event.error) flow.see(event, now_s);
       return;
     }
-    const DropReason expected = refusal(event, leased);
+    const DropReason expected = refusal(event);
     ASSERT_EQ(drop_reason_name(departure.reason), drop_reason_name(expected));
     if (expected == DropReason::kNone) open(event, departure, now_s);
   }
 
-  void forget_expired(uint32_t now_s) {
+  // Blocks that nobody has a port of are given back first: those of flows that end now, next time.
+  void sweep(uint32_t now_s) {
+    std::erase_if(leased_, [this](const Block& block) {
+      return std::ranges::none_of(outside_,
+                                  [&](const auto& flow) { return block_of(flow.first) == block; });
+    });
     for (auto flow = flows_.begin(); flow != flows_.end();) {
       const auto next = std::next(flow);
       if (flow->second.expired(now_s)) erase(flow->first);
@@ -158,6 +165,9 @@ class Model {
   std::map<std::string_view, uint64_t> fates;
 
  private:
+  using Block = std::pair<std::string, int>;  // external address, and 64 of its ports
+  static Block block_of(const Talk& outside) { return {outside.local, outside.local_port / 64}; }
+
   std::optional<Talk> find(const Event& event, uint32_t now_s) {
     std::optional<Talk> inside;
     if (event.side == Side::kInside && flows_.contains(event.talk)) inside = event.talk;
@@ -174,10 +184,9 @@ class Model {
     return std::nullopt;
   }
 
-  DropReason refusal(const Event& event,
-                     const std::set<std::pair<std::string, int>>& leased) const {
+  DropReason refusal(const Event& event) const {
     const Talk& talk = event.talk;
-    if (event.side == Side::kOutside && !leased.contains({talk.local, talk.local_port / 64})) {
+    if (event.side == Side::kOutside && !leased_before_burst_.contains(block_of(talk))) {
       return DropReason::kNoPortLease;
     }
     const bool begins = !event.error && (talk.protocol == kProtocolTcp    ? event.flags == kTcpSyn
@@ -223,6 +232,7 @@ class Model {
     }
     expect_forwarded(event, departure, outside);
     outside_[outside] = event.talk;
+    leased_.insert(block_of(outside));
     flows_[event.talk] = ModelFlow{outside, now_s};
     flows_.at(event.talk).see(event, now_s);
   }
@@ -240,6 +250,8 @@ class Model {
 
   std::map<Talk, ModelFlow> flows_;  // by the conversation as the inside sees it
   std::map<Talk, Talk> outside_;     // outside view -> inside view
+  // As far as can be told from what left to the outside.
+  std::set<Block> leased_, leased_before_burst_;
 };
 
 class Traffic {
@@ -300,19 +312,6 @@ void expect_same_flows(ChainHarness& harness, const Model& model) {
   }
 }
 
-// External addresses and blocks of ports that buckets hold.
-std::set<std::pair<std::string, int>> leased_blocks(const ChainHarness& harness) {
-  std::set<std::pair<std::string, int>> leased;
-  const uint32_t* words = harness.pool().port_leases(0);
-  for (size_t address = 0; address < kExternal.size(); ++address) {
-    for (size_t block = 0; block < kPortBlocks; ++block) {
-      if (words[address * kPortBlocks + block] == 0) continue;
-      leased.insert({kExternal[address], static_cast<int>(block)});
-    }
-  }
-  return leased;
-}
-
 // What became of each packet.
 std::vector<Departure> play(uint32_t seed, const PoolDirectory& directory, Crash crash) {
   ChainHarness harness(firewall_and_nat(), directory, crash);
@@ -326,11 +325,11 @@ std::vector<Departure> play(uint32_t seed, const PoolDirectory& directory, Crash
       events.push_back(traffic.next(model));
       arrivals.push_back({events.back().side, frame_of(events.back(), events.back().talk)});
     }
-    const auto leased = leased_blocks(harness);
+    model.begin_burst();
     const std::vector<Departure> departures = harness.burst(arrivals);
     for (size_t i = 0; i < events.size(); ++i) {
       SCOPED_TRACE("round " + std::to_string(round) + ", packet " + std::to_string(i));
-      model.check(events[i], departures[i], harness.now_s, leased);
+      model.check(events[i], departures[i], harness.now_s);
       if (testing::Test::HasFatalFailure()) return all;
       ++model.fates[drop_reason_name(departures[i].reason)];
     }
@@ -339,7 +338,7 @@ std::vector<Departure> play(uint32_t seed, const PoolDirectory& directory, Crash
     expect_same_flows(harness, model);
     if (round % 10 == 0) {
       harness.sweep_all();
-      model.forget_expired(harness.now_s);
+      model.sweep(harness.now_s);
       EXPECT_EQ(harness.flows(), model.flows().size());
     }
   }

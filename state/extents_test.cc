@@ -153,13 +153,16 @@ TEST_F(ExtentsTest, HasRoomKeepsItsPromise) {
   }
   EXPECT_GE(changed, 30u);
   commit_and_apply(table);
-  EXPECT_TRUE(table.has_room(48, 2048));
-  for (uint32_t n = 0; n < 48; ++n) {
+  // As many as fill a write set, and no more: what is promised is as much as can be kept.
+  constexpr uint32_t kMost = 59;
+  EXPECT_TRUE(table.has_room(kMost, 2048));
+  EXPECT_FALSE(table.has_room(kMost + 1, 2048));
+  for (uint32_t n = 0; n < kMost; ++n) {
     ASSERT_EQ(table.set_extent(ids[n], content_of(2048, n)), OpenStatus::kOk);
     table.stage(ids[n]).revision = 7;
   }
   commit_and_apply(table);
-  for (uint32_t n = 0; n < 48; ++n) EXPECT_EQ(read(table, ids[n]), content_of(2048, n));
+  for (uint32_t n = 0; n < kMost; ++n) EXPECT_EQ(read(table, ids[n]), content_of(2048, n));
   EXPECT_EQ(page_leak(*pool), "");
 }
 

@@ -22,7 +22,7 @@ namespace flowkeep {
 namespace {
 
 // An opening stages its record (3), its bucket (1), for each of its two keys an index group or two,
-// and now and then a directory line or two for a split; a guest's also its endpoint's host (2).
+// and a guest's also its endpoint's host (3). Directory lines of a split come out of the reserve.
 constexpr uint32_t kLinesPerChange = 11;
 constexpr uint32_t kLinesInReserve = 64;
 constexpr uint32_t kClaimsPerChange = 3;

@@ -2,7 +2,7 @@
 
   fuzz.py NAME|all [--inputs N] [--seed N] [--jobs N]    runs them; what was learnt stays in build/fuzz/corpus
   fuzz.py NAME --replay FILE                             runs one input again
-  fuzz.py targets NAME|all                               the ninja targets of build/fuzz that it takes
+  fuzz.py targets ARGUMENTS                              the ninja targets of build/fuzz that such a command takes
 
 The exit status is 0 only if nothing was found; the input that found something is kept in build/fuzz/findings.
 """
@@ -130,7 +130,8 @@ def _replay(name, path):
     return subprocess.run([os.path.join(_BUILD, FUZZERS[name].program), path]).returncode
 
 
-def main(arguments):
+def _options(arguments):
+    """Of the command line; ends the program where it makes no sense."""
     parser = argparse.ArgumentParser(prog="flowkeep fuzz", description="Runs fuzzers for long.", epilog="\n".join(
         f"{name}: {fuzzer.what}" for name, fuzzer in FUZZERS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -140,9 +141,22 @@ def main(arguments):
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="fuzzers that run at a time")
     parser.add_argument("--replay", metavar="FILE", help="run this one input")
     options = parser.parse_args(arguments)
-    names = list(FUZZERS) if options.name == "all" else [options.name]
+    if options.replay and options.name == "all":
+        parser.error("--replay runs one input of one fuzzer: name it instead of 'all'")
+    if options.replay and not os.path.isfile(options.replay):
+        parser.error(f"--replay {options.replay}: there is no such file")
+    return options
+
+
+def _names(options):
+    return list(FUZZERS) if options.name == "all" else [options.name]
+
+
+def main(arguments):
+    options = _options(arguments)
+    names = _names(options)
     if options.replay:
-        return _replay(names[0], options.replay)
+        return _replay(options.name, options.replay)
     failed = 0
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         running = [pool.submit(fuzz, name, options.inputs, options.seed, os.path.join(_CORPUS, name)) for name in names]
@@ -157,7 +171,6 @@ def main(arguments):
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["targets"]:
-        wanted = list(FUZZERS) if sys.argv[2:3] in ([], ["all"]) else sys.argv[2:3]
-        print("\n".join(FUZZERS[name].program for name in wanted if name in FUZZERS))
+        print("\n".join(FUZZERS[name].program for name in _names(_options(sys.argv[2:]))))
         sys.exit(0)
     sys.exit(main(sys.argv[1:]))

@@ -113,8 +113,7 @@ class FirewallActions : public testing::TestWithParam<Crash> {
     }
   }
 };
-INSTANTIATE_TEST_SUITE_P(Crashes, FirewallActions,
-                         testing::Values(Crash::kNever, Crash::kEveryBurst));
+INSTANTIATE_TEST_SUITE_P(Crashes, FirewallActions, testing::ValuesIn(kEveryMode));
 
 PacketBuilder syn_to(uint16_t port) {
   return PacketBuilder::tcp("10.0.0.2", 4000, "192.0.2.1", port, kTcpSyn);

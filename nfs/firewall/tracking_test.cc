@@ -54,7 +54,7 @@ class Tracking : public testing::TestWithParam<Crash> {
   std::optional<PoolDirectory> directory_;
   std::optional<ChainHarness> harness_;
 };
-INSTANTIATE_TEST_SUITE_P(Crashes, Tracking, testing::Values(Crash::kNever, Crash::kEveryBurst));
+INSTANTIATE_TEST_SUITE_P(Crashes, Tracking, testing::ValuesIn(kEveryMode));
 
 TEST_P(Tracking, AConnectionFromBeginToEnd) {
   start();

@@ -5,35 +5,16 @@
 #include <map>
 #include <set>
 
-#include "nfs/chain_harness.h"
+#include "nfs/nat44/nat_fixture.h"
 
 namespace flowkeep {
 namespace {
 
-constexpr char kHost[] = "10.0.0.2";
 constexpr char kInsideRouter[] = "10.0.0.254";
-constexpr char kRemote[] = "198.51.100.7";
-constexpr char kOutsideRouter[] = "192.0.2.1";
-constexpr char kExternal[] = "203.0.113.10";
 
-ChainSpec nat(const std::string& config = R"({"external_addresses":["203.0.113.10"]})") {
-  return {"test", 1, {{"nat44", config}}};
-}
-
-class Nat44Test : public testing::TestWithParam<Crash> {
+class Nat44Test : public NatTest {
  protected:
-  ChainHarness& harness(const ChainSpec& spec = nat()) {
-    if (!harness_) harness_ = std::make_unique<ChainHarness>(spec, directory_, GetParam());
-    return *harness_;
-  }
-  // The source of a packet that has left to the outside: port, or identifier of an echo.
-  static FlowKey key_of(const Departure& departure) {
-    PacketMeta meta;
-    EXPECT_EQ(departure.reason, DropReason::kNone) << drop_reason_name(departure.reason);
-    parse(departure.frame.data(), static_cast<uint16_t>(departure.frame.size()), Side::kInside, {},
-          meta);
-    return meta.key;
-  }
+  // Of a packet that leaves to the outside: port, or identifier of an echo.
   uint16_t external_port(const Bytes& frame) {
     const FlowKey key = key_of(harness().send(Side::kInside, frame));
     EXPECT_EQ(to_string(key.src), kExternal);
@@ -52,8 +33,6 @@ class Nat44Test : public testing::TestWithParam<Crash> {
     EXPECT_EQ(departure.frame, expected);
     EXPECT_EQ(departure.frame.empty() ? "" : checksum_faults(departure.frame), "");
   }
-  PoolDirectory directory_;
-  std::unique_ptr<ChainHarness> harness_;
 };
 INSTANTIATE_TEST_SUITE_P(Crashes, Nat44Test, testing::ValuesIn(kEveryMode));
 
@@ -214,24 +193,20 @@ TEST_P(Nat44Test, ErrorWithAllOptions) {
 // ---- Names of refusals.
 
 TEST_P(Nat44Test, OnlyTheRemoteEndpointOfAFlowGetsIn) {
-  const uint16_t port = external_port(PacketBuilder::udp(kHost, 40000, kRemote, 53).build());
-  const auto reason = [this](const PacketBuilder& packet) {
-    return drop_reason_name(harness().send(Side::kOutside, packet.build()).reason);
-  };
-  EXPECT_EQ(reason(PacketBuilder::udp(kRemote, 53, kExternal, port)), "none");
-  EXPECT_EQ(reason(PacketBuilder::udp(kRemote, 54, kExternal, port)), "nat_filtered");
-  EXPECT_EQ(reason(PacketBuilder::udp("198.51.100.8", 53, kExternal, port)), "nat_filtered");
-  EXPECT_EQ(reason(PacketBuilder::tcp(kRemote, 53, kExternal, port, kTcpSyn)), "nat_no_mapping");
-  EXPECT_EQ(reason(PacketBuilder::tcp(kRemote, 53, kExternal, port, kTcpAck)), "no_flow");
-  EXPECT_EQ(reason(PacketBuilder::udp(kRemote, 53, kExternal, 1023)), "no_port_lease");
-  const Bytes foreign = PacketBuilder::udp(kExternal, port, kRemote, 99).build();
-  EXPECT_EQ(reason(PacketBuilder::icmp_error(kOutsideRouter, kExternal, 3, 3, foreign)), "no_flow");
+  const uint16_t port = external_port(udp(kHost, 40000, kRemote, 53).build());
+  EXPECT_EQ(in(udp(kRemote, 53, kExternal, port)), "none");
+  EXPECT_EQ(in(udp(kRemote, 54, kExternal, port)), "nat_filtered");
+  EXPECT_EQ(in(udp(kOtherRemote, 53, kExternal, port)), "nat_filtered");
+  EXPECT_EQ(in(tcp(kRemote, 53, kExternal, port, kTcpSyn)), "nat_no_mapping");
+  EXPECT_EQ(in(tcp(kRemote, 53, kExternal, port, kTcpAck)), "no_flow");
+  EXPECT_EQ(in(udp(kRemote, 53, kExternal, 1023)), "no_port_lease");
+  const Bytes foreign = udp(kExternal, port, kRemote, 99).build();
+  EXPECT_EQ(in(PacketBuilder::icmp_error(kOutsideRouter, kExternal, 3, 3, foreign)), "no_flow");
 }
 
 // One block: every port of it is given, once towards each remote, to the bucket that leased it.
 TEST_P(Nat44Test, ExhaustedRangeRefusesNewFlowsOnly) {
-  harness(
-      nat(R"({"external_addresses":["203.0.113.10"],"port_range":{"first":2048,"last":2111}})"));
+  harness(nat(kOneUnit));
   std::map<uint16_t, uint16_t> opened;  // external port -> inside port
   std::set<std::string_view> refusals;
   for (uint16_t port = 1000; port < 6000; ++port) {

@@ -1,7 +1,8 @@
 // For tests of nat44: a chain of it alone, hosts on both sides, and what a hairpin looks like. Each
-// test runs plain and with a crash in every burst.
+// test runs plain and with a crash in every burst, at least.
 #pragma once
 
+#include <set>
 #include <string>
 #include <utility>
 
@@ -16,6 +17,7 @@ inline constexpr char kRemote[] = "198.51.100.7";
 inline constexpr char kOtherRemote[] = "198.51.100.8";
 inline constexpr char kExternal[] = "203.0.113.10";
 inline constexpr char kOutsideRouter[] = "192.0.2.1";
+inline constexpr char kOneUnit[] = R"("port_range":{"first":2048,"last":2111})";
 
 class NatTest : public testing::TestWithParam<Crash> {
  protected:
@@ -55,6 +57,32 @@ class NatTest : public testing::TestWithParam<Crash> {
     return {to_string(key.src), key.src_port.host()};
   }
   uint16_t port_of(const PacketBuilder& packet) { return external_of(packet).second; }
+  // A connection of kHost's port 40000 with kRemote's port 80 that both sides have opened. Returns
+  // the external port.
+  uint16_t connect() {
+    const uint16_t port = port_of(tcp(kHost, 40000, kRemote, 80, kTcpSyn));
+    EXPECT_EQ(in(tcp(kRemote, 80, kExternal, port, kTcpSyn | kTcpAck)), "none");
+    EXPECT_EQ(out(tcp(kHost, 40000, kRemote, 80, kTcpAck)), "none");
+    return port;
+  }
+  // Where every port is taken, none is given twice, not even towards different remote endpoints.
+  // `first_packet`: of kHost's port towards any remote endpoint that follows from it.
+  void expect_no_port_is_overloaded(PacketBuilder (*first_packet)(uint16_t port)) {
+    harness(nat(kOneUnit + std::string(R"(,"mappings_per_host":1000)")));
+    std::set<ExternalEndpoint> given;
+    uint32_t refused = 0;
+    for (uint16_t port = 1000; port < 2500; ++port) {
+      const PacketBuilder packet = first_packet(port);
+      if (const std::string_view reason = out(packet); reason == "none") {
+        EXPECT_TRUE(given.insert(external_of(packet)).second);
+      } else {
+        EXPECT_EQ(reason, "nat_ports_exhausted");
+        ++refused;
+      }
+    }
+    EXPECT_EQ(given.size(), 64U);
+    EXPECT_EQ(refused, 1500U - 64U);
+  }
   // Through the chain to an external address, and from there through it again, as the switch does.
   Departure hairpin(const PacketBuilder& packet) {
     const Departure turned = harness().send(Side::kInside, packet.build());

@@ -117,13 +117,37 @@ class _Comparison:
     def _compare_translations(self):
         ours, theirs = (translator.external for translator in self._translators)
         for flow in ours.keys() & theirs.keys():
+            text = f"{flow}: {ours[flow]}, {theirs[flow]}"
             if ours[flow] == theirs[flow]:
                 self.agreed["translations"] += 1
+            elif ours[flow][0] == theirs[flow][0]:
+                self._differ("external-port", text)
             else:
-                self._differ("external-port", f"{flow}: {ours[flow]}, {theirs[flow]}")
+                self._differ("external-address", text)
+        self._want_one_inside_endpoint_of_each("ours", ours)
+        self._want_one_inside_endpoint_of_each("theirs", theirs)
+        self._want_one_external_endpoint_of_each(ours)
+
+    def _want_one_inside_endpoint_of_each(self, whose, external):
+        """An answer from a remote endpoint must have one way to go."""
+        holders = {}
+        for (protocol, host, port, *remote), translated in external.items():
+            holder = holders.setdefault((protocol, translated, *remote), (host, port))
+            if holder != (host, port):
+                self._differ("external-shared", f"{whose}: {translated} towards {remote} is {holder} and {(host, port)}")
+
+    def _want_one_external_endpoint_of_each(self, external):
+        """RFC 4787, REQ-1: what ours does instead of keeping the port."""
+        mappings = {}
+        for (*inside, _, _), translated in external.items():
+            mapped = mappings.setdefault(tuple(inside), translated)
+            if mapped != translated:
+                self._differ("external-by-remote", f"ours: {inside} is {mapped} and {translated}")
 
     def check(self):
         self._compare_translations()
+        compared = self.agreed["translations"] + self.classes["external-port"]
+        assert compared > 50, f"only {compared} translations to compare"
         print("agreed:", dict(self.agreed), "differences:", dict(self.classes), "our drops:", self.ours.drops())
         assert self.ours.died() == 0
         assert not self.unlisted, f"{len(self.unlisted)} differences that are not listed:\n" + "\n".join(self.unlisted[:20])
