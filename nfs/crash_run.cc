@@ -53,6 +53,7 @@ class CrashSwitch {
       if (what == 0) hand_over(static_cast<uint32_t>(random_() % CrashRun::kBuckets));
       if (what == 1) retire(static_cast<uint32_t>(random_() % 2));
       if (what == 2) pass_time();
+      if (what == 3) step_back_page_hint();
       scene_.recording.give_turn();
     }
   }
@@ -68,6 +69,13 @@ class CrashSwitch {
   }
   void retire(uint32_t worker) {
     RedoLog(scene_.pool, worker).retire(scene_.slots[worker].done_sequence);
+  }
+  // As workers do that claim at the same time. Then a page that a dead worker has begun to write is
+  // the next that is claimed, for another purpose perhaps.
+  void step_back_page_hint() {
+    const Regions regions(scene_.pool.base(), Geometry::of(scene_.pool.bytes()));
+    uint64_t& next_page = regions.page_hints().next_page;
+    if (next_page != 0) scene_.pool.persistence().store64(&next_page, next_page - 1);
   }
   void pass_time() {
     constexpr uint32_t kPauses_s[] = {1, 1, 2, 5, 61, 241, 301};
@@ -93,6 +101,7 @@ class Stage {
         .pool = *pool_, .run = run, .recording = *recording_, .flows = {}, .known_leases = {}});
     scene_->chain_index = *chain_index;
     scene_->burst_packets = options.burst_packets;
+    scene_->operations_in_a_life = options.operations_in_a_life;
     scene_->now_s = kStart_s;
     scene_->flows.resize(CrashRun::kBuckets);
     for (uint32_t bucket = 0; bucket < CrashRun::kBuckets; ++bucket) {

@@ -61,10 +61,11 @@ struct CrashRun {
 
 struct CrashRunOptions {
   uint64_t seed = 1;
-  uint32_t bursts = 40;         // of both workers together
-  uint32_t burst_packets = 12;  // at most
-  uint32_t prefilled = 0;       // flows of bucket 0 before the recording begins
-  bool split = false;           // so many fewer than make its index split
+  uint32_t bursts = 40;                 // of both workers together
+  uint32_t burst_packets = 12;          // at most
+  uint64_t operations_in_a_life = 150;  // flushes and fences of a worker, on average
+  uint32_t prefilled = 0;               // flows of bucket 0 before the recording begins
+  bool split = false;                   // so many fewer than make its index split
 };
 
 // The chain that runs; odd and even revisions differ in a rule.

@@ -30,10 +30,12 @@ class Directory {
 };
 
 // Every other run begins with a bucket whose index is about to split.
-CrashRun record(uint64_t seed, uint32_t bursts, const std::string& directory) {
+CrashRun record(uint64_t seed, const CrashSimulationOptions& simulation,
+                const std::string& directory) {
   CrashRunOptions options;
   options.seed = seed;
-  options.bursts = bursts;
+  options.bursts = simulation.bursts;
+  options.operations_in_a_life = simulation.operations_in_a_life;
   options.split = seed % 2 == 0;
   options.prefilled = static_cast<uint32_t>(options.split ? seed % 8 : seed % 50);
   return record_crash_run(options, directory);
@@ -74,7 +76,7 @@ CrashSimulationReport simulate_crashes(const CrashSimulationOptions& options) {
   for (uint64_t seed = options.seed;
        report.runs < options.most_runs && report.counts.distinct < options.distinct; ++seed) {
     report.seed = seed;
-    const CrashRun run = record(seed, options.bursts, directory.path());
+    const CrashRun run = record(seed, options, directory.path());
     report.fault = run.fault;
     if (!run.fault.empty()) return report;
     add(report, run);
@@ -95,7 +97,7 @@ CrashSimulationReport simulate_crash(const CrashSimulationOptions& options, uint
   CrashSimulationReport report;
   const Directory directory;
   report.seed = options.seed;
-  const CrashRun run = record(options.seed, options.bursts, directory.path());
+  const CrashRun run = record(options.seed, options, directory.path());
   report.fault = run.fault;
   if (!run.fault.empty()) return report;
   add(report, run);

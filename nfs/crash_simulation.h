@@ -15,8 +15,9 @@ struct CrashSimulationOptions {
   uint64_t seed = 1;          // of the first run; each further one has the next
   uint64_t distinct = 2'000;  // images to check
   uint64_t most_runs = UINT64_MAX;
-  uint32_t bursts = 40;          // of a run
-  CrashSimulatorOptions images;  // its seed is the run's
+  uint32_t bursts = 40;                                                    // of a run
+  uint64_t operations_in_a_life = CrashRunOptions{}.operations_in_a_life;  // of a run's workers
+  CrashSimulatorOptions images;                                            // its seed is the run's
 };
 
 struct CrashSimulationReport {

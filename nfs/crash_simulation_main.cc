@@ -51,6 +51,12 @@ std::optional<Arguments> parse_arguments(int argc, char** argv) {
       arguments.options.distinct = *value;
     } else if (name == "--runs") {
       arguments.options.most_runs = *value;
+    } else if (name == "--life") {
+      arguments.options.operations_in_a_life = *value;
+    } else if (name == "--at-fences") {
+      arguments.options.images.images_at_fences = static_cast<uint32_t>(*value);
+    } else if (name == "--elsewhere") {
+      arguments.options.images.elsewhere_every = static_cast<uint32_t>(*value);
     } else if (name == "--step") {
       arguments.step = *value;
     } else if (name == "--image") {
@@ -83,7 +89,7 @@ int main(int argc, char** argv) {
     std::fprintf(
         stderr,
         "usage: crash_simulation [--seed N] [--distinct N] [--runs N] [--step N --image N] "
-        "[--bug NAME]\n");
+        "[--life N] [--at-fences N] [--elsewhere N] [--bug NAME]\n");
     return 2;
   }
   const auto begin = std::chrono::steady_clock::now();

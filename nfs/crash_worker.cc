@@ -13,7 +13,6 @@ namespace flowkeep {
 namespace {
 
 constexpr uint64_t kOperationsInATurn = 24;       // flushes and fences, on average
-constexpr uint64_t kOperationsInALife = 150;      // flushes and fences of a worker, on average
 constexpr uint32_t kSweepRecords = 8;             // of each bucket, a time
 constexpr uint64_t kBurstsFromSweepToSweep = 12;  // on average
 constexpr uint64_t kBurstsOfARevision = 15;       // on average
@@ -89,7 +88,7 @@ uint8_t CrashWorker::processor() const {
 
 void CrashWorker::incarnate() {
   scene_.recording.run_as(log_, processor());
-  scene_.recording.may_die(kOperationsInALife);
+  scene_.recording.may_die(scene_.operations_in_a_life);
   chain_ = build_chain(revision_);
   if (chain_ == nullptr) {
     scene_.run.fault = "the chain is refused";
@@ -172,7 +171,7 @@ std::vector<CrashPacket> CrashWorker::draw_packets() {
   if (mine.empty()) return packets;
   for (uint64_t n = 1 + random_() % scene_.burst_packets; n > 0; --n) {
     const uint64_t kind = random_() % 16;
-    const std::vector<FlowRecord>& flows = scene_.flows[mine[random_() % mine.size()]];
+    const std::vector<FlowRecord> flows = flows_of(mine[random_() % mine.size()]);
     if (kind < 6 || flows.empty()) {
       // Half of the new flows go to one bucket, so that its index grows.
       CrashPacket first = first_packet(random_);
@@ -187,6 +186,13 @@ std::vector<CrashPacket> CrashWorker::draw_packets() {
     }
   }
   return packets;
+}
+
+// A mapping without a flow of its own, or keyed state: no packet belongs to it.
+std::vector<FlowRecord> CrashWorker::flows_of(uint32_t bucket) const {
+  std::vector<FlowRecord> flows = scene_.flows[bucket];
+  std::erase_if(flows, [](const FlowRecord& record) { return record.phase == FlowPhase::kKeyed; });
+  return flows;
 }
 
 uint32_t CrashWorker::bucket_of(const CrashPacket& packet) const {

@@ -60,6 +60,7 @@ struct CrashScene {
   InterleavedRecording& recording;
   uint32_t chain_index = 0;
   uint32_t burst_packets = 12;
+  uint64_t operations_in_a_life = 150;
   uint32_t bursts_left = 0;
   uint32_t now_s = 0;
   struct Steering {
@@ -100,6 +101,7 @@ class CrashWorker {
   void incarnate();
   void go_on_after_death();
   std::vector<CrashPacket> draw_packets();
+  std::vector<FlowRecord> flows_of(uint32_t bucket) const;
   bool steer(const CrashPacket& packet, PacketMeta& meta) const;
   void run(std::vector<Queued>& queue);
   void sweep();

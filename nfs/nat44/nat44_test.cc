@@ -204,6 +204,14 @@ TEST_P(Nat44Test, OnlyTheRemoteEndpointOfAFlowGetsIn) {
   EXPECT_EQ(in(PacketBuilder::icmp_error(kOutsideRouter, kExternal, 3, 3, foreign)), "no_flow");
 }
 
+// GRE and ESP have no port that a mapping could be found by.
+TEST_P(Nat44Test, OtherProtocolsAreRefusedByName) {
+  for (const uint8_t protocol : {uint8_t{47}, uint8_t{50}}) {
+    EXPECT_EQ(out(udp(kHost, 0, kRemote, 0).protocol(protocol)), "nat_unsupported_protocol");
+  }
+  EXPECT_EQ(harness().flows(), 0U);
+}
+
 // One block: every port of it is given, once towards each remote, to the bucket that leased it.
 TEST_P(Nat44Test, ExhaustedRangeRefusesNewFlowsOnly) {
   harness(nat(kOneUnit));

@@ -211,7 +211,8 @@ INSTANTIATE_TEST_SUITE_P(All, NatModelTest,
                                   std::to_string(std::get<1>(info.param));
                          });
 
-TEST_P(NatModelTest, NatDoesWhatTheModelSaysWhateverBefallsTheWorkers) {
+// And with the handover after every burst; the name is that of docs/nat44.md.
+TEST_P(NatModelTest, NatDoesWhatTheModelSaysAlsoWithACrashInEveryBurst) {
   PoolDirectory formatted;
   open_pool(formatted, ChainHarness::kPoolBytes);
   std::vector<Departure> plain;

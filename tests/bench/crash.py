@@ -15,6 +15,8 @@ import measurement
 _DISTINCT = 100_000
 _ENOUGH_FOR_A_BUG = 100_000
 _FEWEST_BUGS = 6
+# Rare where workers live for long: young deaths, and few images of many runs.
+_RARE = {"old-words-not-logged": ("--life", 40, "--at-fences", 4, "--elsewhere", 0)}
 
 
 def planted_bugs():
@@ -55,7 +57,8 @@ def measure(seed, distinct):
     bugs = planted_bugs()
     unfound = 0
     for bug in bugs:
-        status, counts, _ = simulate("crash_simulation_planted", "--bug", bug, "--seed", seed, "--distinct", _ENOUGH_FOR_A_BUG)
+        status, counts, _ = simulate("crash_simulation_planted", "--bug", bug, "--seed", seed, "--distinct", _ENOUGH_FOR_A_BUG,
+                                     *_RARE.get(bug, ()))
         unfound += status == 0
         results.append(measurement.result(f"planted: {bug}", "until found" if status else "NOT FOUND in", "images",
                                           [counts["distinct"]]))
