@@ -129,7 +129,8 @@ struct alignas(64) ChainBlock {
   uint32_t external_count =
       0;  // translated chains: packets from the outside are steered by port lease
   Be32 external[kMaxExternalAddresses] = {};
-  std::atomic<uint32_t> forward_count{0};  // 0 while they change
+  std::atomic<uint32_t> passes_untranslated{0};  // to inside hosts' own addresses
+  std::atomic<uint32_t> forward_count{0};        // 0 while they change
   Forward forwards[kMostForwards] = {};
   std::atomic<uint32_t> slot_count{0};
   std::atomic<uint32_t> worker_deaths{0};

@@ -102,6 +102,7 @@ std::string read_all(int fd) {
   answer.scope = static_cast<uint32_t>((*chain)->steering_scope());
   for (Be32 address : (*chain)->external_addresses())
     answer.external[answer.external_count++] = address.raw;
+  answer.passes_untranslated = (*chain)->passes_untranslated();
   answer.layout = (*chain)->state_layout();
   for (const Forward& forward : (*chain)->forwards())
     answer.forwards[answer.forward_count++] = forward;

@@ -34,6 +34,7 @@ struct ZygoteMessage {
   uint32_t external_count = 0;
   uint32_t external[kMaxExternalAddresses] = {};  // network order
   StateLayout layout;                             // kBuilt
+  bool passes_untranslated = false;               // kBuilt
   uint32_t forward_count = 0;                     // kBuilt
   Forward forwards[kMostForwards] = {};
   char field[160] = {};  // kRefused

@@ -252,6 +252,10 @@ std::span<const Forward> Chain::forwards() const {
   return translator_ == nullptr ? std::span<const Forward>{} : translator_->function->forwards();
 }
 
+bool Chain::passes_untranslated() const {
+  return translator_ != nullptr && translator_->function->passes_untranslated();
+}
+
 FlowKey Chain::outside_key(const FlowKey& inside, const uint8_t* hard) const {
   if (translator_ == nullptr || inside.family == Family::kIpv6) return inside.reversed();
   return translator_->function->outside_key(inside, hard + translator_->hard_offset);

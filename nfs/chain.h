@@ -71,6 +71,8 @@ class Chain {
   std::span<const Be32> external_addresses() const;
   // External endpoints that belong to an inside endpoint by configuration.
   std::span<const Forward> forwards() const;
+  // Packets from the outside may be to an inside host's own address, too.
+  bool passes_untranslated() const;
   // Key by which packets from the outside find the flow. `hard`: FlowRecord::hard.
   FlowKey outside_key(const FlowKey& inside, const uint8_t* hard) const;
 

@@ -257,7 +257,11 @@ class ChainHarness {
     const std::span<const Be32> external = chain_->external_addresses();
     if (is_steered_by_lease(!external.empty(), meta.key)) {
       const auto address = std::find(external.begin(), external.end(), meta.key.dst);
-      if (address == external.end()) return DropReason::kNotForUs;
+      if (address == external.end()) {
+        if (!chain_->passes_untranslated()) return DropReason::kNotForUs;
+        meta.bucket = bucket_of(meta.key.reversed());
+        return DropReason::kNone;
+      }
       if (const Forward* forward = find_forward(chain_->forwards(), meta.key)) {
         meta.bucket = bucket_of(inside_key_of(*forward, meta.key));
         return DropReason::kNone;

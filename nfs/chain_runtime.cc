@@ -355,7 +355,7 @@ ChainRuntime::Progress ChainRuntime::open_flow(const Packet& packet, size_t inde
 
 FlowTable::Opened ChainRuntime::open_record(const OpeningFlow& flow) {
   const FlowKey outside = chain_.outside_key(flow.inside_key, flow.hard.data());
-  if (!chain_.maps_endpoints() || flow.addresses != nullptr) {
+  if (!chain_.maps_endpoints() || flow.addresses != nullptr || !flow.named_anew) {
     return table_.open(flow.bucket, flow.inside_key, outside, flow.addresses);
   }
   return table_.open_mapped(flow.bucket, flow.inside_key, outside,

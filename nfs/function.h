@@ -39,6 +39,7 @@
 //   static constexpr bool kMapsEndpoints = true;   // an endpoint's flows share one name outside;
 //                                                  // open() then asks NewFlow::mapping() for it
 //   std::span<const Forward> forwards() const;     // nfs/forward.h
+//   bool passes_untranslated() const;              // some flows: see NewFlow::keeps_its_name()
 //   void sweep(SweptBucket&, Soft&) const;         // now and then: gives leases of ports back
 // and, if its scope depends on its configuration,
 //   Scope scope() const;
@@ -137,6 +138,7 @@ struct OpeningFlow {
   const WideAddresses* addresses = nullptr;     // of an IPv6 flow, as the inside key has them
   std::optional<EndpointMapping> mapping = {};  // that its endpoint has already
   bool leased = true;                           // a lease of ports backs the outside name
+  bool named_anew = true;                       // by the translator: false: it keeps its name
   uint8_t account = 0;                          // what the translator has counted for the mapping
   alignas(64) std::array<uint8_t, kHardStateBytes> hard{};
 };
@@ -284,6 +286,8 @@ class AnyNewFlow {
     assert(account <= kMostAccount);
     flow_.account = account;
   }
+  // For a translator: this flow is not translated.
+  void keeps_its_name() { flow_.named_anew = false; }
   // Whose flow from the outside this is.
   void set_inside_endpoint(Be32 address, Be16 port) {
     flow_.inside_key.src = address;

@@ -57,6 +57,7 @@ class AnyFunction {
   virtual bool maps_endpoints() const = 0;
   virtual std::span<const Be32> external_addresses() const = 0;
   virtual std::span<const Forward> forwards() const = 0;
+  virtual bool passes_untranslated() const = 0;
   // `hard`: this function's hard state. Only of functions that translate.
   virtual FlowKey outside_key(const FlowKey& inside, const uint8_t* hard) const = 0;
   virtual std::vector<std::string> counter_names() const = 0;
@@ -254,6 +255,11 @@ class Function final : public AnyFunction {
   std::span<const Forward> forwards() const override {
     if constexpr (requires { function_.forwards(); }) return function_.forwards();
     return {};
+  }
+  bool passes_untranslated() const override {
+    if constexpr (requires { function_.passes_untranslated(); })
+      return function_.passes_untranslated();
+    return false;
   }
   FlowKey outside_key(const FlowKey& inside, const uint8_t* hard) const override {
     if constexpr (Translates<F>) {

@@ -151,6 +151,7 @@ Result<void> Supervisor::prepare_new_chain(ChainState& chain,
   block.pool_index = static_cast<uint16_t>(attached->index);
   block.buckets = wanted_buckets(revision);
   block.external_count = 0;
+  block.passes_untranslated.store(0);
   block.forward_count.store(0);
   for (size_t port = 0; port < config_.ports.size(); ++port) {
     if (config_.ports[port].name == revision.inside())
@@ -229,6 +230,7 @@ void Supervisor::on_built(ChainState& chain, const ZygoteMessage& message) {
       static_cast<Scope>(message.scope) == Scope::kHost ? SteerBy::kHost : SteerBy::kEndpoint;
   for (uint32_t i = 0; i < message.external_count; ++i) block.external[i].raw = message.external[i];
   block.external_count = message.external_count;
+  block.passes_untranslated.store(message.passes_untranslated ? 1 : 0);
   block.forward_count.store(0);
   std::ranges::copy(message.forwards, block.forwards);
   block.forward_count.store(message.forward_count);

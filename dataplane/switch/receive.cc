@@ -183,7 +183,7 @@ void Switch::enter_chain(size_t port_index, rte_mbuf* packet) {
   if (!is_routed(destination)) return drop_of_chain(chain, packet, DropReason::kNotForUs);
   if (!find_bucket(chain, meta, destination))
     return drop_of_chain(chain, packet, DropReason::kNoPortLease);
-  const bool translated = meta.side == Side::kOutside && chain.external_count > 0;
+  const bool translated = meta.side == Side::kOutside && is_external(chain, destination);
   if (!translated && state.port->is_own_address(destination))
     return drop_of_chain(chain, packet, DropReason::kNotForUs);
   if (ip.ttl <= 1) {
@@ -280,7 +280,7 @@ bool Switch::find_bucket(const ChainBlock& chain, PacketMeta& meta, Be32 destina
       meta.bucket = (lease - 1) & (chain.buckets - 1);
       return true;
     }
-    return false;
+    if (chain.passes_untranslated.load(std::memory_order_relaxed) == 0) return false;
   }
   const bool inside = meta.side == Side::kInside;
   const Be32 host = inside ? meta.key.src : meta.key.dst;

@@ -22,6 +22,10 @@ Endpoint source_of(const FlowKey& inside) {
   return {inside.src, inside.src_port, {}};
 }
 
+bool same(const Endpoint& a, const Endpoint& b) {
+  return a.address == b.address && a.port == b.port;
+}
+
 // Flows of an endpoint with a remote host (address-dependent filtering).
 StateKey contact_key(const FlowKey& inside) {
   return {.kind = Subscribers::kContactKind,
@@ -66,7 +70,11 @@ std::vector<std::string> Nat44::counter_names() const {
 // ---- A flow's first packet.
 
 Decision Nat44::open(NewFlow<Nat44>& flow, Soft&) const {
-  if (!translates(flow.inside_key().protocol)) {
+  const FlowKey& inside = flow.inside_key();
+  const bool to_external =
+      flow.initiator() == Side::kOutside && settings_->index_of(inside.src).has_value();
+  if (!to_external && settings_->leaves_alone(inside)) return leave_alone(flow);
+  if (!translates(inside.protocol)) {
     return Decision::refuse(DropReason::kNatUnsupportedProtocol);
   }
   return flow.initiator() == Side::kInside ? open_from_inside(flow) : open_from_outside(flow);
@@ -97,6 +105,13 @@ Decision Nat44::open_from_inside(NewFlow<Nat44>& flow) const {
     return Decision::refuse(DropReason::kPoolFull);
   }
   if (!flow.mapping() && forward == nullptr) flow.count(kMappingsCounter);
+  return Decision::accept();
+}
+
+// Known by its own keys on both sides, and counted as nobody's mapping (RFC 6888 REQ-6).
+Decision Nat44::leave_alone(NewFlow<Nat44>& flow) {
+  flow.keeps_its_name();
+  flow.commit(Hard{source_of(flow.inside_key())});
   return Decision::accept();
 }
 
@@ -182,6 +197,9 @@ bool Nat44::still_allowed(const FlowRecord& flow, const Hard&, const KeyedState&
                           Soft&) const {
   const FlowKey& inside = flow.inside_key;
   const Endpoint external{flow.outside_key.dst, flow.outside_key.dst_port, {}};
+  const bool translated = !same(external, source_of(inside));
+  if (settings_->leaves_alone(inside)) return !translated;
+  if (!translated) return false;
   const Forwards& forwards = settings_->forwards;
   const Forward* of_inside = forwards.of_inside(inside.protocol, inside.src, inside.src_port);
   const Forward* to_external =
@@ -206,6 +224,7 @@ void Nat44::process(Burst<Nat44>& burst, Soft&) const {
   if (burst.side() == Side::kInside) {
     burst.for_each([](FlowPacket<Nat44>& packet) {
       const Endpoint external = packet.hard().external;
+      if (same(external, source_of(packet.inside_key()))) return;
       const bool error = packet.meta().inner_l3_offset != 0;
       (error ? rewrite_error_from_inside : rewrite_source)(packet.edit(), packet.meta(), external);
     });
@@ -213,6 +232,7 @@ void Nat44::process(Burst<Nat44>& burst, Soft&) const {
   }
   burst.for_each([](FlowPacket<Nat44>& packet) {
     const Endpoint inside = source_of(packet.inside_key());
+    if (same(packet.hard().external, inside)) return;
     const bool error = packet.meta().inner_l3_offset != 0;
     (error ? rewrite_error_from_outside : rewrite_destination)(packet.edit(), packet.meta(),
                                                                inside);

@@ -36,7 +36,7 @@ class Nat44 {
   // nothing; flows go on.
   static constexpr uint32_t kStateVersion = 2;
   struct Hard {
-    Endpoint external;  // losing it breaks open connections
+    Endpoint external;  // losing it breaks open connections. Not translated: the inside endpoint
 
     // The flow is counted for its contact. In bytes of the endpoint that are zero otherwise.
     bool counts_contact() const { return external.zero.raw != 0; }
@@ -61,6 +61,7 @@ class Nat44 {
   }
   std::span<const Be32> external_addresses() const { return settings_->addresses; }
   std::span<const Forward> forwards() const { return settings_->forwards.all(); }
+  bool passes_untranslated() const { return !settings_->untranslated.empty(); }
   // Whatever belongs to a host meets in its bucket.
   Scope scope() const {
     return settings_->counts_hosts() || settings_->deterministic ? Scope::kHost : kScope;
@@ -76,6 +77,7 @@ class Nat44 {
   explicit Nat44(std::unique_ptr<const Nat44Settings> settings);
   Decision open_from_inside(NewFlow<Nat44>& flow) const;
   Decision open_from_outside(NewFlow<Nat44>& flow) const;
+  static Decision leave_alone(NewFlow<Nat44>& flow);
   bool filter_lets_in(NewFlow<Nat44>& flow, const FlowKey& inside) const;
   bool tracks_contacts() const { return settings_->filtering == Filtering::kAddressDependent; }
   bool accept(NewFlow<Nat44>& flow, const Endpoint& external) const;

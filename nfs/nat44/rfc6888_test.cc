@@ -80,6 +80,118 @@ TEST_P(Rfc6888, Req4_TheLimitCountsMappingsNotFlows) {
   EXPECT_EQ(out(udp(kHost, 2003)), "nat_host_limit");
 }
 
+constexpr char kPeering[] = R"("untranslated":[{"prefix":"198.51.100.8"},
+    {"prefix":"198.51.100.0/24","protocol":"tcp","ports":{"first":25,"last":25}}])";
+
+TEST_P(Rfc6888, Req6_TranslationIsOffForDestinations) {
+  harness(nat(kPeering));
+  const auto passes_as_it_is = [&](Side side, const PacketBuilder& packet) {
+    const Departure departure = harness().send(side, packet.build());
+    EXPECT_EQ(drop_reason_name(departure.reason), "none");
+    EXPECT_EQ(departure.frame, packet.build());
+  };
+  passes_as_it_is(Side::kInside, udp(kHost, 2000, kOtherRemote));
+  passes_as_it_is(Side::kOutside, udp(kOtherRemote, 5000, kHost, 2000));
+  passes_as_it_is(Side::kInside, tcp(kHost, 2000, kRemote, 25, kTcpSyn));
+  passes_as_it_is(Side::kOutside, tcp(kRemote, 25, kHost, 2000, kTcpSyn | kTcpAck));
+  passes_as_it_is(Side::kInside, PacketBuilder::echo_request(kHost, kOtherRemote, 7));
+  passes_as_it_is(Side::kOutside, PacketBuilder::echo_reply(kOtherRemote, kHost, 7));
+  // Of a protocol that is translated nowhere.
+  passes_as_it_is(Side::kInside, udp(kHost, 2000, kOtherRemote).protocol(50));
+  // The same endpoint towards others, before and after.
+  EXPECT_EQ(external_of(udp(kHost, 2000)).first, kExternal);
+  EXPECT_EQ(external_of(tcp(kHost, 2000, kRemote, 26, kTcpSyn)).first, kExternal);
+  passes_as_it_is(Side::kInside, udp(kHost, 2000, kOtherRemote));
+  passes_as_it_is(Side::kInside, udp(kHost, 2000, kOtherRemote, 5001));
+}
+
+// A NAT is no filter for them: that is the firewall's.
+TEST_P(Rfc6888, Req6_WhoIsNotTranslatedMayBeginFromOutside) {
+  harness(nat(kPeering));
+  EXPECT_EQ(in(udp(kOtherRemote, 5000, kHost, 2000)), "none");
+  EXPECT_EQ(out(udp(kHost, 2000, kOtherRemote)), "none");
+  EXPECT_EQ(harness().flows(), 1U);
+  EXPECT_EQ(in(udp(kRemote, 5000, kHost, 2000)), "nat_no_mapping");
+  EXPECT_EQ(in(tcp(kRemote, 25, kOtherHost, 3000, kTcpSyn)), "none");
+  EXPECT_EQ(in(tcp(kRemote, 26, kOtherHost, 3000, kTcpSyn)), "nat_no_mapping");
+}
+
+TEST_P(Rfc6888, Req6_WithoutItNothingPassesToAnInsideAddress) {
+  EXPECT_EQ(in(udp(kOtherRemote, 5000, kHost, 2000)), "not_for_us");
+}
+
+TEST_P(Rfc6888, Req6_ErrorsAboutUntranslatedFlowsPassAsTheyAre) {
+  harness(nat(kPeering));
+  const PacketBuilder sent = udp(kHost, 2000, kOtherRemote);
+  EXPECT_EQ(out(sent), "none");
+  const Bytes error =
+      PacketBuilder::icmp_error(kOutsideRouter, kHost, kIcmpUnreachable, sent.build(), 8).build();
+  const Departure departure = harness().send(Side::kOutside, error);
+  EXPECT_EQ(drop_reason_name(departure.reason), "none");
+  EXPECT_EQ(departure.frame, error);
+}
+
+// Nobody's mapping: neither limits nor blocks know of it, and no lease is left.
+TEST_P(Rfc6888, Req6_UntranslatedFlowsCountForNobody) {
+  harness(nat(kPeering + std::string(R"(,"mappings_per_host":2,"filtering":"address_dependent")")));
+  for (uint16_t port = 2000; port < 2010; ++port) {
+    EXPECT_EQ(out(udp(kHost, port, kOtherRemote)), "none");
+  }
+  EXPECT_EQ(keyed_records(), 0U);
+  EXPECT_EQ(leases(), 0U);
+  EXPECT_EQ(out(udp(kHost, 3000)), "none");
+  EXPECT_EQ(out(udp(kHost, 3001)), "none");
+  EXPECT_EQ(out(udp(kHost, 3002)), "nat_host_limit");
+  pass_time(301);
+  EXPECT_EQ(harness().flows(), 0U);
+  EXPECT_EQ(keyed_records(), 0U);
+}
+
+TEST_P(Rfc6888, Req6_AChangeEndsWhatIsNotAsItWouldBeNow) {
+  harness(nat());
+  EXPECT_EQ(external_of(udp(kHost, 2000, kOtherRemote)).first, kExternal);
+  const auto other = external_of(udp(kHost, 2001));
+  harness().apply(nat(kPeering, 2));
+  const Bytes packet = udp(kHost, 2000, kOtherRemote).build();
+  EXPECT_EQ(harness().send(Side::kInside, packet).frame, packet);
+  EXPECT_EQ(external_of(udp(kHost, 2001)), other);
+  harness().apply(nat("", 3));
+  EXPECT_EQ(external_of(udp(kHost, 2000, kOtherRemote)).first, kExternal);
+  EXPECT_EQ(external_of(udp(kHost, 2001)), other);
+  EXPECT_EQ(harness().flows(), 2U);
+}
+
+TEST(Untranslated, ConfigurationIsChecked) {
+  const struct {
+    const char* fields;
+    const char* error;
+  } kCases[] = {
+      {R"({"prefix":"198.51.100"})",
+       R"([0].prefix: "198.51.100" is not accepted; accepted: a prefix such as 192.0.2.0/24)"},
+      {R"({"prefix":"203.0.113.0/24"})",
+       R"([0].prefix: "203.0.113.0/24" is not accepted; accepted: a prefix without the external address 203.0.113.10)"},
+      {R"({"prefix":"198.51.100.0/24","protocol":"sctp"})",
+       R"([0].protocol: "sctp" is not accepted; accepted: tcp, udp, icmp)"},
+      {R"({"prefix":"198.51.100.0/24","ports":{"first":1,"last":2}})",
+       "[0].ports: are given without protocol tcp or udp"},
+      {R"({"prefix":"198.51.100.0/24","protocol":"tcp","ports":{"first":9,"last":2}})",
+       "[0].ports: 9 to 2 is no range of ports; accepted: 1 to 65535"},
+      {R"({"prefix":"198.51.100.0/24","protocol":"tcp","ports":{"first":0,"last":2}})",
+       "[0].ports: 0 to 2 is no range of ports; accepted: 1 to 65535"},
+      {R"({"prefix":"198.51.100.0/24","protocol":"tcp","ports":{"first":1,"last":65536}})",
+       "[0].ports: 1 to 65536 is no range of ports; accepted: 1 to 65535"},
+  };
+  for (const auto& [fields, error] : kCases) {
+    const auto valid =
+        validate_chain({"test",
+                        1,
+                        {{"nat44", R"({"external_addresses":["203.0.113.10"],"untranslated":[)" +
+                                       std::string(fields) + "]}"}}});
+    ASSERT_FALSE(valid.ok()) << fields;
+    EXPECT_EQ(valid.error().text(), "spec.functions[0].config.untranslated" + std::string(error));
+  }
+}
+
 TEST_P(Rfc6888, Req7_FilteringCanBeEndpointIndependent) {
   harness(nat(R"("filtering":"endpoint_independent",)" + std::string(kBlocks)));
   const ExternalEndpoint external = external_of(udp(kHost, 40000));

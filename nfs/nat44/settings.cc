@@ -161,6 +161,61 @@ Result<Forwards> read_forwards(const nfs::Nat44Config& config, const Nat44Settin
   return forwards;
 }
 
+Result<UntranslatedDestination> read_untranslated(const nfs::UntranslatedDestination& config,
+                                                  const Nat44Settings& settings,
+                                                  const std::string& field) {
+  UntranslatedDestination made;
+  const auto prefix = parse_ipv4_prefix(config.prefix());
+  if (!prefix) {
+    return not_accepted(field + ".prefix", config.prefix(), "a prefix such as 192.0.2.0/24");
+  }
+  made.prefix = *prefix;
+  for (const Be32 external : settings.addresses) {
+    if (!prefix->contains(external)) continue;
+    return not_accepted(field + ".prefix", config.prefix(),
+                        "a prefix without the external address " + to_string(external));
+  }
+  if (config.protocol() == "tcp") {
+    made.protocol = kProtocolTcp;
+  } else if (config.protocol() == "udp") {
+    made.protocol = kProtocolUdp;
+  } else if (config.protocol() == "icmp") {
+    made.protocol = kProtocolIcmp;
+  } else if (!config.protocol().empty()) {
+    return not_accepted(field + ".protocol", config.protocol(), "tcp, udp, icmp");
+  }
+  if (!config.has_ports()) return made;
+  if (made.protocol != kProtocolTcp && made.protocol != kProtocolUdp) {
+    return invalid(field + ".ports", "are given without protocol tcp or udp");
+  }
+  const uint32_t first = config.ports().first(), last = config.ports().last();
+  if (first == 0 || last > kLastPort || first > last) {
+    return invalid(field + ".ports", std::to_string(first) + " to " + std::to_string(last) +
+                                         " is no range of ports; accepted: 1 to 65535");
+  }
+  made.first_port = static_cast<uint16_t>(first);
+  made.last_port = static_cast<uint16_t>(last);
+  return made;
+}
+
+Result<std::vector<UntranslatedDestination>> read_all_untranslated(const nfs::Nat44Config& config,
+                                                                   const Nat44Settings& settings,
+                                                                   const std::string& field) {
+  if (config.untranslated_size() > kMostUntranslated) {
+    return invalid(field, std::to_string(config.untranslated_size()) +
+                              " destinations given; accepted: at most " +
+                              std::to_string(kMostUntranslated));
+  }
+  std::vector<UntranslatedDestination> all;
+  for (int i = 0; i < config.untranslated_size(); ++i) {
+    const auto one =
+        read_untranslated(config.untranslated(i), settings, field + '[' + std::to_string(i) + ']');
+    if (!one.ok()) return one.error();
+    all.push_back(*one);
+  }
+  return all;
+}
+
 // Moves a value out of `from`, or keeps its error.
 template <typename T, typename Target>
 bool take(Result<T> from, Target& into, std::optional<Error>& error) {
@@ -181,6 +236,10 @@ std::optional<uint32_t> Nat44Settings::index_of(Be32 address) const {
   return static_cast<uint32_t>(found - addresses.begin());
 }
 
+bool Nat44Settings::leaves_alone(const FlowKey& inside) const {
+  return std::ranges::any_of(untranslated, [&](const auto& one) { return one.has(inside); });
+}
+
 Result<Nat44Settings> read_nat44_settings(const nfs::Nat44Config& config,
                                           const std::string& field) {
   Nat44Settings settings;
@@ -193,7 +252,9 @@ Result<Nat44Settings> read_nat44_settings(const nfs::Nat44Config& config,
       take(read_deterministic(config, static_cast<uint32_t>(settings.addresses.size()),
                               settings.range, field + ".deterministic"),
            settings.deterministic, error) &&
-      take(read_forwards(config, settings, field + ".port_forwards"), settings.forwards, error);
+      take(read_forwards(config, settings, field + ".port_forwards"), settings.forwards, error) &&
+      take(read_all_untranslated(config, settings, field + ".untranslated"), settings.untranslated,
+           error);
   if (error) return *error;
   settings.preserve_ports = config.preserve_ports();
   settings.mappings_per_host = config.mappings_per_host();

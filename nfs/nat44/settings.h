@@ -12,6 +12,7 @@
 #include "nfs/nat44/forwards.h"
 #include "nfs/nat44/nat44.pb.h"
 #include "nfs/nat44/port_units.h"
+#include "nfs/nat44/untranslated.h"
 #include "state/result.h"
 
 namespace flowkeep {
@@ -30,6 +31,7 @@ struct BlockPlan {
   uint32_t most;   // blocks of a host
 };
 inline constexpr uint32_t kMostBlocksOfHost = 16;
+inline constexpr int kMostUntranslated = 64;  // few, so that a search does
 
 struct Nat44Settings {
   std::vector<Be32> addresses;  // ascending: in the order of the port leases' address index
@@ -40,9 +42,12 @@ struct Nat44Settings {
   std::optional<BlockPlan> blocks;
   std::optional<DeterministicMap> deterministic;
   Forwards forwards;
+  std::vector<UntranslatedDestination> untranslated;
   uint32_t mappings_per_host = 0;  // 0: no limit
 
   std::optional<uint32_t> index_of(Be32 address) const;
+  // Is the flow one that is not translated? `inside`: its key as its inside host has it.
+  bool leaves_alone(const FlowKey& inside) const;
   // Is something counted for each host?
   bool counts_hosts() const { return blocks.has_value() || mappings_per_host != 0; }
 };

@@ -96,6 +96,36 @@ def test_a_mapping_does_not_depend_on_the_remote_endpoint(lab):
         assert {flow["external"] for flow in site.ctl.flows(CHAIN, f"proto=udp sport={source_port}")} == {mapped}
 
 
+def test_destinations_that_are_not_translated(lab):
+    """RFC 6888 REQ-6: a peer's network sees the hosts' own addresses, and may call them as far as the firewall lets it."""
+    site = VethSite(lab)
+    document = edge_chain()
+    for function in document["spec"]["functions"]:
+        if function["type"] == "nat44":
+            function["config"]["untranslated"] = [{"prefix": f"{_SECOND_SERVER}/32"}]
+        else:
+            function["config"]["rules"][:0] = [{"name": "peer", "action": "accept", "source": [_SECOND_SERVER]}]
+    site.deploy(document)
+    site.outside.run("ip", "address", "add", f"{_SECOND_SERVER}/24", "dev", "eth0")
+    site.outside.run("ip", "route", "add", "10.0.0.0/24", "via", "203.0.113.1", "src", _SECOND_SERVER)
+    servers = [f"{OUTSIDE_HOST}:3478", f"{_SECOND_SERVER}:3478"]
+    for server in servers:
+        _server(lab, site, "stun.py", "server", *server.split(":"))
+    mappings = _mappings(site, 40000, servers)
+    assert mappings[servers[0]].startswith(f"{NAT_ADDRESS}:"), mappings
+    assert mappings[servers[1]] == f"{INSIDE_HOST}:40000", mappings
+    server = HttpServer(lab, site.inside, INSIDE_HOST, 8000)
+    digest = random_file(os.path.join(server.folder, "file"), 1)
+    url = f"http://{INSIDE_HOST}:8000/file"
+    site.outside.run("curl", "-sS", "--fail", "--interface", _SECOND_SERVER, "-o", lab.path("file"), url)
+    assert sha256(lab.path("file")) == digest
+    site.outside.run("ping", "-c", "2", "-i", "0.2", "-I", _SECOND_SERVER, INSIDE_HOST)
+    refused = site.outside.run("curl", "-sS", "--interface", OUTSIDE_HOST, "--max-time", "2", url, check=False)
+    assert refused.returncode == 28, refused
+    drops = site.ctl.chain_on_node(CHAIN)["drops"]
+    assert drops.get("nat_no_mapping", 0) > 0, drops
+
+
 def test_traceroute_of_every_kind(lab):
     site = _site(lab)
     HttpServer(lab, site.outside, OUTSIDE_HOST, 80)
