@@ -115,7 +115,7 @@ ChainRuntime::Found ChainRuntime::look_up(const PacketMeta& meta, size_t index) 
   if (host != 0) {
     const FlowRecord& record = table_.record(host);
     const FlowKey& key = meta.side == Side::kInside ? record.inside_key : record.outside_key;
-    if (key == meta.key) return {host, host};
+    if (key == meta.key && record.phase != FlowPhase::kKeyed) return {host, host};
   }
   return {own_first ? 0 : table_.find_indexed(meta.bucket, meta.key, meta.hash), host};
 }
