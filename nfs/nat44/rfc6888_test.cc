@@ -125,7 +125,7 @@ TEST_P(Rfc6888, Req6_ErrorsAboutUntranslatedFlowsPassAsTheyAre) {
   const PacketBuilder sent = udp(kHost, 2000, kOtherRemote);
   EXPECT_EQ(out(sent), "none");
   const Bytes error =
-      PacketBuilder::icmp_error(kOutsideRouter, kHost, kIcmpUnreachable, sent.build(), 8).build();
+      PacketBuilder::icmp_error(kOutsideRouter, kHost, kIcmpUnreachable, 1, sent.build()).build();
   const Departure departure = harness().send(Side::kOutside, error);
   EXPECT_EQ(drop_reason_name(departure.reason), "none");
   EXPECT_EQ(departure.frame, error);
