@@ -10,7 +10,7 @@
 namespace flowkeep {
 namespace {
 
-constexpr size_t kPieceBytes = size_t{2} << 20;       // of 4 KiB pages
+constexpr size_t kPieceBytes = size_t{32} << 10;      // of 4 KiB pages
 constexpr size_t kHugePieceBytes = size_t{64} << 20;  // of huge pages
 constexpr uint64_t kPiecePages = kPieceBytes / 4096;
 
