@@ -5,7 +5,7 @@ import os
 import sys
 
 from fixtures import paths
-from fixtures.lab import CHAIN, NAT_ADDRESS, OUTSIDE_HOST, Site, VethSite, edge_chain
+from fixtures.lab import CHAIN, INSIDE_HOST, NAT_ADDRESS, OUTSIDE_HOST, Site, VethSite, edge_chain
 from fixtures.network import Namespace, Veth
 from fixtures.process import run
 from fixtures.segment import Segment
